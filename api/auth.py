@@ -1,0 +1,51 @@
+"""Who calls: ``Authorization: Bearer <key>``, and the scope that a route asks for."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import fastapi
+from fastapi import security
+from sqlalchemy import orm
+
+from api import errors
+from service import api_keys, database
+
+_bearer = security.HTTPBearer(auto_error=False, description="an API key: salun_…")
+_Credentials = Annotated[security.HTTPAuthorizationCredentials | None, fastapi.Depends(_bearer)]
+
+
+def identify(credentials: _Credentials) -> api_keys.Caller:
+    """The caller; raises :class:`errors.Unauthenticated`."""
+    if credentials is None:
+        raise errors.Unauthenticated
+    connection = database.engine().connect().execution_options(isolation_level="AUTOCOMMIT")
+    with connection, orm.Session(connection) as session:
+        caller = api_keys.identify(session, credentials.credentials)
+    if caller is None:
+        raise errors.Unauthenticated
+    return caller
+
+
+def _with_scope(scope: api_keys.Scope) -> Callable[..., api_keys.Caller]:
+    def require(caller: Annotated[api_keys.Caller, fastapi.Depends(identify)]) -> api_keys.Caller:
+        caller.require(scope)
+        return caller
+
+    return require
+
+
+Submitter = Annotated[api_keys.Caller, fastapi.Depends(_with_scope("requests:submit"))]
+Reader = Annotated[api_keys.Caller, fastapi.Depends(_with_scope("requests:read"))]
+Approver = Annotated[api_keys.Caller, fastapi.Depends(_with_scope("requests:approve"))]
+Writer = Annotated[api_keys.Caller, fastapi.Depends(_with_scope("models:write"))]
+Puller = Annotated[api_keys.Caller, fastapi.Depends(_with_scope("models:pull"))]
+Admin = Annotated[api_keys.Caller, fastapi.Depends(_with_scope("admin"))]
+
+
+def writer_or_puller(
+    caller: Annotated[api_keys.Caller, fastapi.Depends(identify)],
+) -> api_keys.Caller:
+    """Blobs are read by who pulls and by who uploads."""
+    if "models:write" not in caller.scopes:
+        caller.require("models:pull")
+    return caller

@@ -1,0 +1,90 @@
+"""Reads the body of a forget request: JSON, or NDJSON for long lists of ids."""
+
+import hashlib
+import json
+from typing import Any
+
+import fastapi
+import pydantic
+from fastapi import exceptions
+
+from api.schemas import forget_requests as schemas
+from service import errors, forget_requests
+
+NDJSON = "application/x-ndjson"
+FORGET_REQUEST_OPENAPI: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/ForgetRequestIn"}},
+            NDJSON: {
+                "schema": {
+                    "type": "string",
+                    "description": (
+                        "First line: the JSON body with targets [] or left out; then one sample "
+                        "id (a JSON string or bare text) a line."
+                    ),
+                }
+            },
+        },
+    }
+}
+
+
+async def forget_request(request: fastapi.Request) -> schemas.ForgetRequestIn:
+    """The body of a forget request; raises what FastAPI raises for a bad one."""
+    kind = request.headers.get("Content-Type", "application/json").split(";")[0].strip().lower()
+    if kind not in {"application/json", NDJSON}:
+        detail = f"got Content-Type {kind[:60]!r}, expected application/json or {NDJSON}"
+        raise fastapi.HTTPException(415, detail)
+    raw = await request.body()
+    try:
+        data = _from_lines(raw) if kind == NDJSON else json.loads(raw)
+        return schemas.ForgetRequestIn.model_validate_json(json.dumps(data))
+    except pydantic.ValidationError as error:
+        found = [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
+        raise exceptions.RequestValidationError(found) from error
+    except (ValueError, RecursionError) as error:
+        detail = f"expected {'lines of ' if kind == NDJSON else ''}JSON: {_where(error)}"
+        raise errors.Invalid(
+            "invalid-request", detail, [errors.Problem("", "json-invalid", detail)]
+        ) from error
+
+
+def demand(body: schemas.ForgetRequestIn) -> forget_requests.Demand:
+    """The body as a frozen demand; the digest is over canonical JSON, so that spelling is free."""
+    content = body.model_dump(mode="json")
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    return forget_requests.Demand(
+        model=body.model,
+        targets=body.targets,
+        method=body.method or {},
+        subject_request_id=body.subject_request_id,
+        priority=body.priority,
+        body=content,
+        digest=hashlib.sha256(canonical).hexdigest(),
+    )
+
+
+def _from_lines(raw: bytes) -> Any:  # noqa: ANN401
+    first, *lines = raw.decode().splitlines()
+    envelope = json.loads(first)
+    if not isinstance(envelope, dict):
+        msg = "the first line is not a JSON object"
+        raise ValueError(msg)
+    ids = [_id(line.strip()) for line in lines if line.strip()]
+    targets = list(envelope.get("targets") or [])
+    if ids:
+        targets.append({"kind": "sample", "ids": ids})
+    return {**envelope, "targets": targets}
+
+
+def _id(line: str) -> Any:  # noqa: ANN401
+    return json.loads(line) if line.startswith('"') else line
+
+
+def _where(error: Exception) -> str:
+    """What is wrong without repeating what was sent."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at line {error.lineno}, column {error.colno}"
+    return "the text is not UTF-8, is too deeply nested or has no first line"

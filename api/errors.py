@@ -1,0 +1,142 @@
+"""Errors as ``application/problem+json`` (RFC 9457). The only place that knows HTTP statuses."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import fastapi
+from fastapi import exceptions, responses
+from sqlalchemy import exc
+from starlette import exceptions as starlette_exceptions
+
+from service import errors
+
+MEDIA_TYPE = "application/problem+json"
+_log = logging.getLogger("salun.api")
+_E = TypeVar("_E", bound=Exception)
+
+_STATUS_OF_CODE = {
+    "idempotency-key-required": 400,
+    "body-too-large": 413,
+    "version-revoked": 410,
+    "precondition-required": 428,
+}
+_STATUS_OF_KIND: Mapping[type[errors.Refusal], int] = {
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.Invalid: 422,
+    errors.Gone: 410,
+    errors.PreconditionFailed: 412,
+    errors.Forbidden: 403,
+}
+
+
+class Unauthenticated(Exception):
+    """No key, or one that is unknown or revoked."""
+
+
+class ProblemResponse(responses.JSONResponse):
+    """A problem document."""
+
+    media_type = MEDIA_TYPE
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    problems: Sequence[Mapping[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+) -> ProblemResponse:
+    """Render one problem; ``type`` is stable and ends in ``code``."""
+    content: dict[str, Any] = {
+        "type": f"/problems/{code}",
+        "title": code.replace("-", " ").capitalize(),
+        "status": status,
+        "detail": detail,
+    }
+    if problems:
+        content["errors"] = list(problems)
+    return ProblemResponse(content, status, headers)
+
+
+def status_of(refusal: errors.Refusal) -> int:
+    """The HTTP status of a refusal."""
+    return _STATUS_OF_CODE.get(refusal.code) or _STATUS_OF_KIND[type(refusal)]
+
+
+def install(app: fastapi.FastAPI) -> None:
+    """Make every error of the application a problem document."""
+    app.add_exception_handler(errors.Refusal, _refusal)
+    app.add_exception_handler(Unauthenticated, _unauthenticated)
+    app.add_exception_handler(exceptions.RequestValidationError, _invalid_body)
+    app.add_exception_handler(starlette_exceptions.HTTPException, _http)
+    app.add_exception_handler(exc.OperationalError, _database_down)
+    app.add_exception_handler(exc.TimeoutError, _database_down)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _refusal(_: fastapi.Request, error: Exception) -> ProblemResponse:
+    refusal = _as(error, errors.Refusal)
+    problems = [
+        {"pointer": item.pointer, "code": item.code, "detail": item.detail}
+        for item in refusal.problems
+    ]
+    return problem(status_of(refusal), refusal.code, refusal.detail, problems)
+
+
+def _unauthenticated(_: fastapi.Request, __: Exception) -> ProblemResponse:
+    detail = "expected a valid key in 'Authorization: Bearer <key>'; got none, or one not known"
+    return problem(401, "unauthenticated", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _invalid_body(_: fastapi.Request, error: Exception) -> ProblemResponse:
+    """The body, a parameter or a header does not have the shape; never repeats what was sent."""
+    invalid = _as(error, exceptions.RequestValidationError)
+    problems = [
+        {
+            "pointer": _pointer(item["loc"]),
+            "code": str(item["type"]).replace("_", "-"),
+            "detail": str(item["msg"]),
+        }
+        for item in invalid.errors()
+    ]
+    about_targets = any(item["pointer"].startswith("/targets") for item in problems)
+    code = "invalid-target" if about_targets else "invalid-request"
+    first = problems[0]
+    detail = f"{first['pointer'] or 'the body'}: {first['detail']}"
+    return problem(422, code, detail, problems[:20])
+
+
+def _pointer(location: Sequence[int | str]) -> str:
+    """An RFC 6901 pointer into the body, or ``/header/…``, ``/query/…``, ``/path/…``."""
+    kinds = {"sample", "class", "subject", "concept"}
+    parts = [str(part) for index, part in enumerate(location) if index or part != "body"]
+    if len(parts) > 2 and parts[0] == "targets":  # pydantic names the union's branch as well
+        parts = [part for index, part in enumerate(parts) if index != 2 or part not in kinds]
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def _http(_: fastapi.Request, error: Exception) -> ProblemResponse:
+    raised = _as(error, starlette_exceptions.HTTPException)
+    phrase = HTTPStatus(raised.status_code).phrase
+    code = "body-too-large" if raised.status_code == 413 else phrase.lower().replace(" ", "-")
+    return problem(raised.status_code, code, str(raised.detail), headers=raised.headers)
+
+
+def _database_down(_: fastapi.Request, error: Exception) -> ProblemResponse:
+    _log.error("the database did not answer: %s", type(error).__name__)
+    detail = "the database does not answer; nothing was changed, try again"
+    return problem(503, "database-unavailable", detail, headers={"Retry-After": "2"})
+
+
+def _unexpected(_: fastapi.Request, error: Exception) -> ProblemResponse:
+    _log.error("unexpected %s", type(error).__name__, exc_info=error)
+    return problem(500, "internal-error", "an unexpected error; it was logged, nothing was changed")
+
+
+def _as(error: Exception, kind: type[_E]) -> _E:
+    if not isinstance(error, kind):
+        raise error
+    return error

@@ -1,0 +1,50 @@
+"""The HTTP front end: ``uvicorn api.main:app``."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import fastapi
+
+from api import changes, errors, relay
+from api.routes import api_keys, blobs, datasets, forget_requests, health, hub, jobs, registry
+from salun_core import __version__
+from service import settings
+
+_DESCRIPTION = (
+    "Machine unlearning as a service: submit a deletion request, watch it, pull the result."
+)
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: fastapi.FastAPI) -> AsyncIterator[None]:
+    app.state.changes = changes.Changes()
+    app.state.relay = relay.Relay()
+    app.state.relay.start()
+    listening = asyncio.create_task(app.state.changes.listen())
+    try:
+        yield
+    finally:
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+        app.state.relay.stop()
+
+
+def create() -> fastapi.FastAPI:
+    """The application with its routes and error handlers."""
+    app = fastapi.FastAPI(
+        title="salun-service",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=_lifespan,
+        max_body_size=settings.load().max_body_bytes,
+    )
+    errors.install(app)
+    hub.install(app)
+    for routes in (health, forget_requests, jobs, datasets, blobs, registry, api_keys, hub):
+        app.include_router(routes.router)
+    return app
+
+
+app = create()

@@ -1,0 +1,91 @@
+"""``/v1/blobs``: content by its SHA-256, uploaded once, served with ranges."""
+
+import base64
+from typing import Annotated
+
+import fastapi
+from fastapi import responses
+from sqlalchemy.dialects import postgresql
+from starlette import concurrency
+
+from api import auth, sessions
+from api.schemas import base, registry
+from service import database, errors, settings, storage, tables, versions
+
+router = fastapi.APIRouter(prefix="/v1/blobs/sha256", tags=["blobs"])
+WRITE_BYTES = 2**20
+NO_APPLICATION_LIMIT = 2**62  # blobs have a limit of their own, counted while they stream
+
+ReaderOfBlobs = Annotated[object, fastapi.Depends(auth.writer_or_puller)]
+
+
+@router.put(
+    "/{digest}",
+    status_code=201,
+    response_model=registry.BlobOut,
+    max_body_size=NO_APPLICATION_LIMIT,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string"}}},
+        }
+    },
+)
+async def upload(request: fastapi.Request, _: auth.Writer, digest: base.Digest) -> registry.BlobOut:
+    """Store content under its digest; anything else than that content is refused."""
+    limit = settings.load().max_blob_bytes
+    declared = request.headers.get("Content-Length", "")
+    if declared.isdigit() and int(declared) > limit:
+        detail = f"got Content-Length {declared}, expected at most {limit}"
+        raise errors.Invalid("body-too-large", detail)
+    with storage.incoming(limit) as writer:
+        pending = bytearray()
+        async for chunk in request.stream():
+            pending += chunk
+            if len(pending) >= WRITE_BYTES:
+                await concurrency.run_in_threadpool(writer.write, bytes(pending))
+                pending.clear()
+        await concurrency.run_in_threadpool(writer.write, bytes(pending))
+        stored = await concurrency.run_in_threadpool(writer.commit, digest)
+    await concurrency.run_in_threadpool(_record, stored)
+    return registry.BlobOut(digest=stored.digest, size=stored.size)
+
+
+@router.head("/{digest}", response_class=responses.FileResponse)
+@router.get("/{digest}", response_class=responses.FileResponse)
+def download(
+    session: sessions.Session, _: ReaderOfBlobs, digest: base.Digest
+) -> responses.FileResponse:
+    """The content, whole or by ``Range``; 410 when only revoked versions hold it."""
+    return file_response(session, digest)
+
+
+def file_response(
+    session: sessions.Session, digest: str, headers: dict[str, str] | None = None
+) -> responses.FileResponse:
+    """Serve content with a strong ETag and ``Repr-Digest`` (RFC 9530)."""
+    if session.get(tables.Blob, digest) is None or not storage.exists(digest):
+        raise errors.NotFound("blob-not-found", f"no blob {digest}")
+    if not versions.blob_is_servable(session, digest):
+        detail = f"blob {digest} belongs to revoked versions only"
+        raise errors.Gone("version-revoked", detail)
+    encoded = base64.b64encode(bytes.fromhex(digest)).decode()
+    return responses.FileResponse(
+        storage.path_of(digest),
+        media_type="application/octet-stream",
+        headers={
+            "ETag": f'"{digest}"',
+            "Repr-Digest": f"sha-256=:{encoded}:",
+            "Cache-Control": "private, no-cache",
+            **(headers or {}),
+        },
+    )
+
+
+def _record(stored: storage.Stored) -> None:
+    with database.transaction() as session:
+        session.execute(
+            postgresql.insert(tables.Blob)
+            .values(digest=stored.digest, size=stored.size)
+            .on_conflict_do_nothing()
+        )

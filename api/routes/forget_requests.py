@@ -1,0 +1,197 @@
+"""``/v1/forget-requests``: submit, look, wait, withdraw, decide."""
+
+import datetime
+import uuid
+from collections.abc import AsyncIterable
+from typing import Annotated, Any
+
+import fastapi
+from fastapi import responses, sse
+
+from api import auth, bodies, events, presenting, relay, sessions, waiting
+from api.schemas import base
+from api.schemas import forget_requests as schemas
+from service import database, errors, forget_requests, idempotency
+
+router = fastapi.APIRouter(prefix="/v1/forget-requests", tags=["forget requests"])
+RETRY_AFTER_SECONDS = 1
+MAX_PAGE = 500
+
+IdempotencyKey = Annotated[
+    str | None,
+    fastapi.Header(
+        alias="Idempotency-Key",
+        max_length=255,
+        description="Required. The same key with the same body gets the first answer again.",
+    ),
+]
+IfMatch = Annotated[str | None, fastapi.Header(alias="If-Match")]
+Body = Annotated[schemas.ForgetRequestIn, fastapi.Depends(bodies.forget_request)]
+
+
+@router.post(
+    "",
+    status_code=202,
+    dependencies=[relay.AFTER_COMMIT],
+    response_model=schemas.ForgetRequestOut,
+    openapi_extra=bodies.FORGET_REQUEST_OPENAPI,
+)
+def submit(
+    session: sessions.Session,
+    caller: auth.Submitter,
+    body: Body,
+    idempotency_key: IdempotencyKey = None,
+) -> responses.Response:
+    """Accept a demand: it is durable when the 202 leaves."""
+    if not idempotency_key:
+        detail = "expected a header Idempotency-Key (any text of your own, new for each request)"
+        raise errors.Invalid("idempotency-key-required", detail)
+    demand = bodies.demand(body)
+    replayed = idempotency.begin(session, caller.key_id, idempotency_key, demand.digest)
+    if replayed is not None:
+        return responses.JSONResponse(replayed["body"], 202, replayed["headers"])
+    submitted = forget_requests.submit(session, caller, demand)
+    shown = presenting.forget_request(forget_requests.view(session, submitted))
+    answer: dict[str, Any] = {
+        "body": shown.model_dump(mode="json"),
+        "headers": {"Location": shown.links["self"], "Retry-After": str(RETRY_AFTER_SECONDS)},
+    }
+    idempotency.complete(session, caller.key_id, idempotency_key, answer)
+    return responses.JSONResponse(answer["body"], 202, answer["headers"])
+
+
+@router.post(
+    ":validate",
+    response_model=schemas.PreviewOut,
+    openapi_extra=bodies.FORGET_REQUEST_OPENAPI,
+)
+def validate(
+    session: sessions.Session,
+    _: auth.Submitter,
+    body: Body,
+) -> schemas.PreviewOut:
+    """Say what a demand would match and when it would be done, and change nothing."""
+    return presenting.preview(forget_requests.preview(session, bodies.demand(body)))
+
+
+@router.get("", response_model=schemas.ForgetRequestPage)
+def listing(
+    session: sessions.Session,
+    _: auth.Reader,
+    status: schemas.Status | None = None,
+    model: base.Name | None = None,
+    due_before: Annotated[datetime.datetime | None, fastapi.Query()] = None,
+    cursor: uuid.UUID | None = None,
+    limit: Annotated[int, fastapi.Query(ge=1, le=MAX_PAGE)] = 50,
+) -> schemas.ForgetRequestPage:
+    """Requests, oldest first; ``next_cursor`` goes into ``cursor`` for the next page."""
+    if due_before is not None and due_before.tzinfo is None:
+        due_before = due_before.replace(tzinfo=datetime.UTC)
+    found = forget_requests.listing(
+        session, status=status, model=model, due_before=due_before, after=cursor, limit=limit
+    )
+    page = found[:limit]
+    return schemas.ForgetRequestPage(
+        items=[presenting.forget_request(forget_requests.view(session, item)) for item in page],
+        next_cursor=str(page[-1].id) if len(found) > limit else None,
+    )
+
+
+@router.get("/{request_id}", response_model=schemas.ForgetRequestOut)
+async def poll(request: fastapi.Request, _: auth.Reader, request_id: uuid.UUID) -> fastapi.Response:
+    """A request as it stands; ``If-None-Match`` and ``Prefer: wait=N`` are honoured."""
+    return await waiting.conditional(request, lambda: _represent(request_id))
+
+
+@router.delete("/{request_id}", status_code=202, response_model=schemas.ForgetRequestOut)
+def withdraw(
+    session: sessions.Session, caller: auth.Submitter, request_id: uuid.UUID
+) -> schemas.ForgetRequestOut:
+    """Withdraw a request while its batch is open; afterwards 409 ``batch-sealed``."""
+    withdrawn = forget_requests.withdraw(session, caller.actor, request_id)
+    session.flush()
+    session.refresh(withdrawn)
+    return presenting.forget_request(forget_requests.view(session, withdrawn))
+
+
+@router.post(
+    "/{request_id}/approve",
+    response_model=schemas.ForgetRequestOut,
+    dependencies=[relay.AFTER_COMMIT],
+)
+def approve(
+    session: sessions.Session,
+    caller: auth.Approver,
+    request_id: uuid.UUID,
+    body: base.ReasonIn,
+    if_match: IfMatch = None,
+) -> schemas.ForgetRequestOut:
+    """Try a request again that needs a person (``action_required``)."""
+    held = _matching(session, request_id, if_match)
+    forget_requests.approve(session, caller.actor, held, body.reason)
+    session.flush()
+    return presenting.forget_request(forget_requests.view(session, held))
+
+
+@router.post("/{request_id}/deny", response_model=schemas.ForgetRequestOut)
+def deny(
+    session: sessions.Session,
+    caller: auth.Approver,
+    request_id: uuid.UUID,
+    body: base.ReasonIn,
+    if_match: IfMatch = None,
+) -> schemas.ForgetRequestOut:
+    """Decide that nothing is to be erased."""
+    held = _matching(session, request_id, if_match)
+    forget_requests.deny(session, caller.actor, held, body.reason)
+    session.flush()
+    session.refresh(held)
+    return presenting.forget_request(forget_requests.view(session, held))
+
+
+@router.get("/{request_id}/report")
+def report(session: sessions.Session, _: auth.Reader, request_id: uuid.UUID) -> dict[str, Any]:
+    """The verification report, passed or not; 409 while there is none."""
+    return forget_requests.report(session, forget_requests.by_id(session, request_id))
+
+
+@router.get("/{request_id}/events", response_class=sse.EventSourceResponse)
+async def stream(
+    request: fastapi.Request,
+    _: auth.Reader,
+    request_id: uuid.UUID,
+    last_event_id: events.LastEventId = None,
+) -> AsyncIterable[sse.ServerSentEvent]:
+    """What happens to a request, as it happens; ``Last-Event-ID`` resumes."""
+    async for event in events.follow(request, lambda: _followed(request_id), last_event_id):
+        yield event
+
+
+def _represent(request_id: uuid.UUID) -> waiting.Representation:
+    with database.transaction() as session:
+        found = forget_requests.view(session, forget_requests.by_id(session, request_id))
+        keys = {str(request_id)} | ({str(found.job.id)} if found.job is not None else set())
+        return waiting.represent(presenting.forget_request(found), frozenset(keys))
+
+
+def _followed(request_id: uuid.UUID) -> events.Followed:
+    with database.transaction() as session:
+        found = forget_requests.view(session, forget_requests.by_id(session, request_id))
+        shown = presenting.forget_request(found)
+        return events.Followed(
+            subjects=[request_id] + ([found.job.id] if found.job is not None else []),
+            progress=None if shown.progress is None else shown.progress.model_dump(mode="json"),
+            ended=shown.status in {"completed", "denied", "cancelled", "action_required"},
+        )
+
+
+def _matching(session: sessions.Session, request_id: uuid.UUID, if_match: str | None) -> Any:  # noqa: ANN401
+    held = forget_requests.by_id(session, request_id, lock=True)
+    if if_match is None:
+        detail = "expected If-Match with the ETag that GET of this request gave"
+        raise errors.Invalid("precondition-required", detail)
+    shown = presenting.forget_request(forget_requests.view(session, held))
+    if if_match != waiting.represent(shown).etag:
+        detail = "the request has changed since that ETag; read it again"
+        raise errors.PreconditionFailed("precondition-failed", detail)
+    return held

@@ -1,0 +1,56 @@
+"""What all bodies share: snake_case JSON, RFC 3339 times, unknown keys refused on input."""
+
+from typing import Annotated
+
+import pydantic
+
+Name = Annotated[
+    str,
+    pydantic.Field(
+        min_length=1,
+        max_length=96,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*$",
+        description="letters, digits, '-', '_' and single '.', starting with a letter or digit",
+    ),
+]
+Digest = Annotated[
+    str,
+    pydantic.Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, 64 lower-case hex digits"),
+]
+Reason = Annotated[str, pydantic.Field(min_length=1, max_length=2000)]
+
+
+class Input(pydantic.BaseModel):
+    """A body that a client sends."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Output(pydantic.BaseModel):
+    """A body that we send."""
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+
+class ReasonIn(Input):
+    """Why a person decides so."""
+
+    reason: Reason
+
+
+class ProblemItem(Output):
+    """One thing wrong with a body."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class Problem(Output):
+    """RFC 9457 problem document."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: tuple[ProblemItem, ...] = ()

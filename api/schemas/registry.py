@@ -1,0 +1,194 @@
+"""Bodies of blobs, datasets, models, versions, aliases, deployments and API keys."""
+
+import datetime
+import uuid
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from api.schemas import base
+
+Scope = Literal[
+    "requests:submit",
+    "requests:read",
+    "requests:approve",
+    "models:write",
+    "models:pull",
+    "audit:read",
+    "admin",
+]
+
+
+class BlobOut(base.Output):
+    """Content that is in the store."""
+
+    digest: str
+    size: int
+
+
+class DatasetIn(base.Input):
+    """Parquet files, uploaded as blobs before."""
+
+    name: base.Name
+    files: Annotated[tuple[base.Digest, ...], pydantic.Field(min_length=1, max_length=10_000)]
+
+
+class IngestionProgress(base.Output):
+    """Rows read so far."""
+
+    rows: int
+    total_rows: int
+    fraction: float
+
+
+class DatasetOut(base.Output):
+    """A training set and how far its ingestion is."""
+
+    name: str
+    status: Literal["ingesting", "ready", "failed"]
+    rows: int
+    splits: dict[str, int]
+    label_names: list[str]
+    errors: list[base.ProblemItem]
+    job_id: uuid.UUID | None
+    progress: IngestionProgress | None
+    created_at: datetime.datetime
+
+
+class ModelIn(base.Input):
+    """A neural network to register."""
+
+    name: base.Name
+    family: Literal["classifier", "class_conditional_diffusion", "text_to_image"]
+    dataset: base.Name
+    policy: dict[str, Any] | None = None
+
+
+class ModelOut(base.Output):
+    """A registered neural network."""
+
+    name: str
+    family: str
+    dataset: str
+    policy: dict[str, Any]
+    aliases: dict[str, int]
+    head: int | None
+    versions: int
+    created_at: datetime.datetime
+
+
+class VersionFileIn(base.Input):
+    """A file of a version, uploaded as a blob before."""
+
+    path: Annotated[str, pydantic.Field(min_length=1, max_length=1024)]
+    digest: base.Digest
+    size: Annotated[int, pydantic.Field(ge=0)]
+
+
+class VersionIn(base.Input):
+    """The files of a base version."""
+
+    files: Annotated[tuple[VersionFileIn, ...], pydantic.Field(min_length=1, max_length=1000)]
+
+
+class VersionFileOut(base.Output):
+    """A file of a version."""
+
+    path: str
+    digest: str
+    size: int
+
+
+class VersionOut(base.Output):
+    """An immutable version."""
+
+    model: str
+    version: int
+    state: Literal["staged", "verified", "published", "superseded", "revoked", "purged"]
+    parent: int | None
+    lineage: dict[str, Any]
+    manifest_digest: str
+    files: list[VersionFileOut]
+    errors: list[base.ProblemItem]
+    job_id: uuid.UUID | None
+    created_at: datetime.datetime
+    published_at: datetime.datetime | None
+    revoked_at: datetime.datetime | None
+    revoke_reason: str | None
+
+
+class VersionsOut(base.Output):
+    """The versions of a model, newest first."""
+
+    items: list[VersionOut]
+
+
+class AliasIn(base.Input):
+    """Where an alias shall point."""
+
+    version: Annotated[int, pydantic.Field(ge=1, lt=2**31)]
+
+
+class PointerOut(base.Output):
+    """The pull pointer."""
+
+    model: str
+    alias: str
+    serial: int
+    version: int
+    manifest_digest: str
+    min_version: int
+    issued_at: datetime.datetime
+    expires_at: datetime.datetime
+
+
+class DeploymentReportIn(base.Input):
+    """What a serving system runs."""
+
+    model: base.Name
+    version: Annotated[int, pydantic.Field(ge=1, lt=2**31)]
+    manifest_digest: base.Digest
+    loaded_at: pydantic.AwareDatetime
+
+
+class DeploymentReportOut(base.Output):
+    """The report as recorded, and whether what it runs may still be served."""
+
+    deployment: str
+    model: str
+    version: int
+    manifest_digest: str
+    up_to_date: bool
+    min_version: int
+
+
+class ApiKeyIn(base.Input):
+    """A key to make."""
+
+    name: Annotated[str, pydantic.Field(min_length=1, max_length=128)]
+    scopes: Annotated[tuple[Scope, ...], pydantic.Field(min_length=1)]
+
+
+class ApiKeyOut(base.Output):
+    """A key without its secret."""
+
+    id: uuid.UUID
+    name: str
+    scopes: list[str]
+    created_at: datetime.datetime
+    revoked_at: datetime.datetime | None
+
+
+class ApiKeyCreated(base.Output):
+    """A new key; ``key`` is shown this once."""
+
+    id: uuid.UUID
+    name: str
+    scopes: list[str]
+    key: str
+
+
+class ApiKeysOut(base.Output):
+    """All keys."""
+
+    items: list[ApiKeyOut]

@@ -1,0 +1,93 @@
+"""Conditional and waiting reads: ``ETag``, ``If-None-Match``, ``Prefer: wait=N`` (RFC 7240)."""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import fastapi
+import pydantic
+from starlette import concurrency
+
+from api import changes
+
+MAX_WAIT_SECONDS = 60
+RECHECK_SECONDS = 5.0
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Representation:
+    """A rendered body, what changes it, and headers of its own."""
+
+    body: bytes
+    keys: frozenset[str] = frozenset()
+    headers: dict[str, str] = field(default_factory=dict)
+    media_type: str = "application/json"
+
+    @property
+    def etag(self) -> str:
+        """A strong validator over the bytes."""
+        return f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
+
+
+def represent(
+    model: pydantic.BaseModel, keys: frozenset[str] = frozenset(), **headers: str
+) -> Representation:
+    """Render a response model."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Representation(model.model_dump_json().encode(), keys, named)
+
+
+async def conditional(
+    request: fastapi.Request, render: Callable[[], Representation]
+) -> fastapi.Response:
+    """Answer 200, or 304 when the client has it already; with ``Prefer: wait`` wait for a change.
+
+    What counts as a change: the ETag differs from ``If-None-Match``, or, without that header, from
+    what it was when the call came.
+    """
+    known = request.headers.get("If-None-Match")
+    seconds = wait_seconds(request.headers.get("Prefer"))
+    current = await concurrency.run_in_threadpool(render)
+    if seconds > 0 and (known is None or _matches(known, current.etag)):
+        watched: changes.Changes = request.app.state.changes
+        current = await _until_changed(watched, render, current, seconds)
+    headers = {**current.headers, "ETag": current.etag, "Cache-Control": "no-cache"}
+    if seconds > 0:
+        headers["Preference-Applied"] = f"wait={seconds}"
+    if known is not None and _matches(known, current.etag):
+        return fastapi.Response(status_code=304, headers=headers)
+    return fastapi.Response(current.body, headers=headers, media_type=current.media_type)
+
+
+def wait_seconds(prefer: str | None) -> int:
+    """Seconds that ``Prefer`` asks to wait, at most :data:`MAX_WAIT_SECONDS`; 0 without one."""
+    found = _WAIT.search(prefer or "")
+    return min(int(found.group(1)), MAX_WAIT_SECONDS) if found else 0
+
+
+async def _until_changed(
+    watched: changes.Changes,
+    render: Callable[[], Representation],
+    first: Representation,
+    seconds: float,
+) -> Representation:
+    loop = asyncio.get_running_loop()
+    end, current = loop.time() + seconds, first
+    while True:
+        with watched.watching(current.keys) as signal:
+            current = await concurrency.run_in_threadpool(render)
+            left = end - loop.time()
+            if current.etag != first.etag or left <= 0:
+                return current
+            try:
+                await asyncio.wait_for(signal.wait(), min(left, RECHECK_SECONDS))
+            except TimeoutError:
+                continue
+
+
+def _matches(if_none_match: str, etag: str) -> bool:
+    candidates = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
+    return "*" in candidates or etag in candidates

@@ -1,0 +1,259 @@
+"""The metrics of a report, from logits alone. Pure."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import torch
+
+from salun_core import confidence, errors, specs
+from salun_core.metrics import accuracy, membership, separation
+
+_FALSE_POSITIVE_RATE = 0.01
+_Z = 1.64  # by which the class whose drop is surest is found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outputs:
+    """One split as two nets see it.
+
+    Attributes:
+        before: float (N, K), logits of the original.
+        after: float (N, K), logits of the net that is measured.
+        labels: int64 (N,).
+    """
+
+    before: torch.Tensor
+    after: torch.Tensor
+    labels: torch.Tensor
+
+    def select(self, rows: torch.Tensor) -> "Outputs":
+        """The samples where the bool (N,) is true."""
+        if not len(self.labels):
+            return self
+        return Outputs(self.before[rows], self.after[rows], self.labels[rows])
+
+    @property
+    def scores(self) -> torch.Tensor:
+        """Logit-scaled confidence at the measured net, float (N,)."""
+        return confidence.logit_scaled_confidence(self.after, self.labels)
+
+
+def all_measurements(
+    outputs: Mapping[str, Outputs],
+    kind: specs.ForgetKind,
+    excluded_labels: tuple[int, ...],
+    seed: int,
+) -> dict[str, specs.Measurement]:
+    """Every metric of the table for classifiers that a forward pass can give.
+
+    Args:
+        outputs: ``forget``, ``retain``, ``holdout``, ``test`` and perhaps ``previous``.
+        kind: ``class`` leaves the forgotten class out of the utility figures and the attacks'
+            pools; ``samples`` compares the forget set with class-matched holdout samples.
+        excluded_labels: classes erased earlier, left out of the same.
+        seed: of the attacks' pools.
+
+    Raises:
+        InvalidDataError: the forget, retain or test set is empty.
+    """
+    for name in ("forget", "retain", "test"):
+        if not len(outputs[name].labels):
+            raise errors.InvalidDataError(f"got an empty {name} set, expected samples")
+    gone = spread_labels(kind, outputs["forget"].labels, excluded_labels)
+    kept = {name: _without(outputs[name], gone) for name in ("retain", "test", "holdout")}
+    metrics = {
+        "unlearning_accuracy": (
+            _class_unlearning(outputs) if kind == "class" else _unlearning(outputs)
+        ),
+        "retain_accuracy": _utility(kept["retain"]),
+        "test_accuracy": _utility(kept["test"]),
+        "max_class_drop": _max_class_drop(kept["retain"], kept["test"]),
+    }
+    forget = outputs["forget"]
+    if kind == "samples" and _comparable(forget, kept["holdout"]):
+        metrics["forget_holdout_auc"] = _auc(forget, kept["holdout"])
+    metrics |= _membership(forget, kept, kind, seed)
+    if "previous" in outputs and len(outputs["previous"].labels):
+        metrics |= _previous(outputs["previous"], kept["holdout"], gone)
+    return metrics
+
+
+def spread_labels(
+    kind: specs.ForgetKind, forget_labels: torch.Tensor, excluded_labels: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Classes that the net should no longer give at all, sorted."""
+    now = set(forget_labels.tolist()) if kind == "class" else set()
+    return tuple(sorted(now | set(excluded_labels)))
+
+
+def _without(outputs: Outputs, gone: tuple[int, ...]) -> Outputs:
+    return outputs.select(~torch.isin(outputs.labels, torch.tensor(gone, dtype=torch.int64)))
+
+
+def _comparable(forget: Outputs, holdout: Outputs) -> bool:
+    return bool(torch.isin(forget.labels, holdout.labels).any())
+
+
+def _unlearning(outputs: Mapping[str, Outputs]) -> specs.Measurement:
+    """1 − accuracy on the forget set, beside the same on class-matched holdout samples."""
+    forget, holdout = outputs["forget"], outputs["holdout"]
+    value = 1.0 - accuracy.accuracy(forget.after, forget.labels)
+    detail = {"per_class_accuracy": _per_class(forget)}
+    if not _comparable(forget, holdout):
+        return specs.Measurement(value=value, n=len(forget.labels), detail=detail)
+    target, error = _holdout_error_rate(forget, holdout)
+    return specs.Measurement(
+        value=value, target=target, standard_error=error, n=len(forget.labels), detail=detail
+    )
+
+
+def _holdout_error_rate(forget: Outputs, holdout: Outputs) -> tuple[float, float]:
+    weights = separation.class_matched_weights(forget.labels, holdout.labels)
+    rate = 1.0 - accuracy.weighted_accuracy(holdout.after, holdout.labels, weights[1])
+    own = 1.0 - accuracy.accuracy(forget.after, forget.labels)
+    sizes = [accuracy.effective_size(w) for w in weights]
+    return rate, accuracy.proportion_standard_error(own, sizes[0], rate, sizes[1])
+
+
+def _class_unlearning(outputs: Mapping[str, Outputs]) -> specs.Measurement:
+    """1 − accuracy on the forgotten class's training samples; unseen ones in the detail."""
+    forget = outputs["forget"]
+    value = 1.0 - accuracy.accuracy(forget.after, forget.labels)
+    detail: dict[str, object] = {"per_class_accuracy": _per_class(forget)}
+    for name in ("holdout", "test"):
+        unseen = outputs[name].select(torch.isin(outputs[name].labels, torch.unique(forget.labels)))
+        if len(unseen.labels):
+            detail[f"{name}_accuracy_of_forgotten_class"] = accuracy.accuracy(
+                unseen.after, unseen.labels
+            )
+    receivers, counts = torch.unique(forget.after.argmax(dim=1), return_counts=True)
+    detail["predicted_as"] = {
+        str(label): count / len(forget.labels)
+        for label, count in zip(receivers.tolist(), counts.tolist(), strict=True)
+    }
+    return specs.Measurement(value=value, target=1.0, n=len(forget.labels), detail=detail)
+
+
+def _utility(outputs: Outputs) -> specs.Measurement:
+    before = accuracy.correct(outputs.before, outputs.labels)
+    after = accuracy.correct(outputs.after, outputs.labels)
+    return specs.Measurement(
+        value=after.double().mean().item(),
+        target=before.double().mean().item(),
+        standard_error=accuracy.paired_drop(before, after)[1],
+        n=len(outputs.labels),
+        detail={"per_class_accuracy": _per_class(outputs)},
+    )
+
+
+def _max_class_drop(retain: Outputs, test: Outputs) -> specs.Measurement:
+    """The drop of the class whose drop exceeds its sampling error most."""
+    worst: tuple[float, float, float, int, dict[str, object]] | None = None
+    drops: dict[str, dict[str, float]] = {}
+    for split, outputs in (("retain", retain), ("test", test)):
+        drops[split] = {}
+        for label in torch.unique(outputs.labels).tolist():
+            own = outputs.select(outputs.labels == label)
+            drop, error = accuracy.paired_drop(
+                accuracy.correct(own.before, own.labels), accuracy.correct(own.after, own.labels)
+            )
+            drops[split][str(label)] = drop
+            found = (drop - _Z * error, drop, error, len(own.labels))
+            if worst is None or found[0] > worst[0]:
+                worst = (*found, {"class": label, "split": split})
+    if worst is None:
+        raise errors.InvalidDataError("got no class that is kept, expected at least one")
+    _, drop, error, count, where = worst
+    return specs.Measurement(
+        value=drop, target=0.0, standard_error=error, n=count, detail={**where, "drops": drops}
+    )
+
+
+def _auc(erased: Outputs, unseen: Outputs) -> specs.Measurement:
+    found = separation.forget_holdout_auc(
+        erased.scores, erased.labels, unseen.scores, unseen.labels
+    )
+    return specs.Measurement(
+        value=found.value,
+        target=0.5,
+        standard_error=found.standard_error,
+        n=found.n_positive,
+        detail={"n_unseen": found.n_negative, "score": "logit-scaled confidence"},
+    )
+
+
+def _membership(
+    forget: Outputs, kept: Mapping[str, Outputs], kind: specs.ForgetKind, seed: int
+) -> dict[str, specs.Measurement]:
+    """Both attacks on the forget set; targets from class-matched holdout samples."""
+    retain, test, holdout = kept["retain"].scores, kept["test"].scores, kept["holdout"]
+    logistic = membership.logistic_attack(membership.balanced_pools(retain, test, seed))
+    probabilities = membership.balanced_pools(torch.sigmoid(retain), torch.sigmoid(test), seed)
+    svc = membership.confidence_svc_attack(probabilities)
+    matched = kind == "samples" and _comparable(forget, holdout)
+    unseen = holdout if matched else None
+    metrics = {
+        "mia_efficacy": _efficacy(logistic, forget, unseen, probability=False),
+        "mia_efficacy_svc": _efficacy(svc, forget, unseen, probability=True),
+    }
+    if matched and _comparable(forget, kept["test"]):
+        metrics["mia_auc"] = _auc(forget, kept["test"])
+        metrics["tpr_at_1pct_fpr"] = _true_positive_rate(forget, kept["test"])
+    return metrics
+
+
+def _efficacy(
+    attack: membership.Attack, forget: Outputs, holdout: Outputs | None, *, probability: bool
+) -> specs.Measurement:
+    def scores(outputs: Outputs) -> torch.Tensor:
+        return torch.sigmoid(outputs.scores) if probability else outputs.scores
+
+    count = len(forget.labels)
+    even = torch.full((count,), 1.0 / count, dtype=torch.float64)
+    value = membership.mia_efficacy(attack, scores(forget), even)
+    if holdout is None:
+        return specs.Measurement(value=value, n=count)
+    weights = separation.class_matched_weights(forget.labels, holdout.labels)
+    target = membership.mia_efficacy(attack, scores(holdout), weights[1])
+    sizes = [accuracy.effective_size(w) for w in weights]
+    error = accuracy.proportion_standard_error(value, sizes[0], target, sizes[1])
+    return specs.Measurement(value=value, target=target, standard_error=error, n=count)
+
+
+def _true_positive_rate(forget: Outputs, test: Outputs) -> specs.Measurement:
+    rate = _FALSE_POSITIVE_RATE
+    value = membership.true_positive_rate_at(forget.scores, test.scores, rate)
+    error = math.sqrt(rate * (1.0 - rate) * (1.0 / len(forget.labels) + 1.0 / len(test.labels)))
+    return specs.Measurement(value=value, target=rate, standard_error=error, n=len(forget.labels))
+
+
+def _previous(
+    previous: Outputs, holdout: Outputs, gone: tuple[int, ...]
+) -> dict[str, specs.Measurement]:
+    """The same comparison for all that was erased before: samples of a gone class must miss."""
+    samples = _without(previous, gone)
+    count = len(previous.labels)
+    value = 1.0 - accuracy.accuracy(previous.after, previous.labels)
+    if not len(samples.labels):
+        whole = specs.Measurement(value=value, target=1.0, standard_error=0.0, n=count)
+        return {"previous_erasures": whole}
+    if not _comparable(samples, holdout):
+        return {"previous_erasures": specs.Measurement(value=value, n=count)}
+    share = len(samples.labels) / count
+    rate, error = _holdout_error_rate(samples, holdout)
+    return {
+        "previous_erasures": specs.Measurement(
+            value=value,
+            target=share * rate + (1.0 - share),
+            standard_error=share * error,
+            n=count,
+            detail={"n_samples": len(samples.labels)},
+        ),
+        "previous_erasures_auc": _auc(samples, holdout),
+    }
+
+
+def _per_class(outputs: Outputs) -> dict[str, float]:
+    found = accuracy.per_class_accuracy(outputs.after, outputs.labels)
+    return {str(label): value for label, value in found.items()}

@@ -1,0 +1,83 @@
+"""Accuracy, overall and per class, and the sampling error of differences."""
+
+import math
+
+import torch
+
+from salun_core import errors
+
+
+def correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Whether the largest logit is the true class's; bool (N,).
+
+    Args:
+        logits: float (N, K).
+        labels: int64 (N,).
+
+    Raises:
+        InvalidDataError: the shapes do not fit or N is 0.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+        raise errors.InvalidDataError(
+            f"got logits {tuple(logits.shape)} and labels {tuple(labels.shape)}, "
+            "expected (N, K) and (N,) with N >= 1"
+        )
+    return logits.argmax(dim=1) == labels
+
+
+def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Share of samples classified as their label, in [0, 1].
+
+    Example:
+        >>> accuracy(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1]))
+        0.5
+    """
+    return correct(logits, labels).double().mean().item()
+
+
+def per_class_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> dict[int, float]:
+    """Accuracy of every class that has a sample, by class number."""
+    hits = correct(logits, labels).double()
+    return {label: hits[labels == label].mean().item() for label in torch.unique(labels).tolist()}
+
+
+def weighted_accuracy(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> float:
+    """Σ w_i · correct_i for weights (N,) that sum to 1."""
+    return float((correct(logits, labels).double() * weights).sum())
+
+
+def paired_drop(before: torch.Tensor, after: torch.Tensor) -> tuple[float, float]:
+    """By how much accuracy fell on the same samples, and the standard error of that.
+
+    Args:
+        before: bool (N,), correct at the original net.
+        after: bool (N,), correct at the other net.
+
+    Returns:
+        ``(drop, standard_error)``; the error is that of the mean of the N paired differences, with
+        one difference of each sign added so that it is never 0 for want of observed flips.
+    """
+    differences = before.double() - after.double()
+    count = len(differences)
+    drop = differences.mean().item()
+    squares = (differences**2).sum().item() + 2.0
+    variance = squares / (count + 2) - (differences.sum().item() / (count + 2)) ** 2
+    return drop, math.sqrt(variance / (count + 2))
+
+
+def proportion_standard_error(
+    first: float, n_first: float, second: float, n_second: float
+) -> float:
+    """Standard error of the difference of two independent shares if they were truly equal.
+
+    The pooled two-sample form sqrt(p (1 − p) (1/n₁ + 1/n₂)), with half a success and half a
+    failure added so that it is not 0 at p = 0 or 1. Sample sizes may be effective ones.
+    """
+    total = n_first + n_second
+    pooled = (first * n_first + second * n_second + 0.5) / (total + 1.0)
+    return math.sqrt(pooled * (1.0 - pooled) * (1.0 / n_first + 1.0 / n_second))
+
+
+def effective_size(weights: torch.Tensor) -> float:
+    """Kish's effective sample size (Σw)² / Σw² of non-negative weights."""
+    return float(weights.sum() ** 2 / (weights**2).sum())

@@ -1,0 +1,120 @@
+"""Membership inference: would an attacker call the forgotten samples training data?
+
+Both attacks are trained on a balanced pool of retain samples (members) and test samples
+(non-members), neither of which is the forget or the holdout set.
+"""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+import torch
+from sklearn import linear_model, pipeline, preprocessing, svm
+
+from salun_core import errors, randomness
+
+_MAX_POOL = 5000  # a side; a kernel machine's time grows with the square
+
+
+class Attack(Protocol):
+    """A fitted attack on one number per sample."""
+
+    def calls_non_member(self, scores: torch.Tensor) -> torch.Tensor:
+        """bool (N,): the attack takes the sample for unseen."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pools:
+    """Scores of as many members as non-members.
+
+    Attributes:
+        members: float (N,), retain samples.
+        non_members: float (N,), test samples.
+    """
+
+    members: torch.Tensor
+    non_members: torch.Tensor
+
+
+def balanced_pools(retain_scores: torch.Tensor, test_scores: torch.Tensor, seed: int) -> Pools:
+    """Equally many retain and test scores, drawn by the seed, at most 5,000 of each.
+
+    Raises:
+        InvalidDataError: one of them is empty.
+    """
+    size = min(len(retain_scores), len(test_scores), _MAX_POOL)
+    if not size:
+        raise errors.InvalidDataError(
+            f"got {len(retain_scores)} retain and {len(test_scores)} test samples, expected some"
+        )
+    return Pools(_draw(retain_scores, size, seed, "retain"), _draw(test_scores, size, seed, "test"))
+
+
+def logistic_attack(pools: Pools) -> Attack:
+    """Logistic regression on logit-scaled confidence (standardised)."""
+    return _fit(
+        pipeline.make_pipeline(
+            preprocessing.StandardScaler(), linear_model.LogisticRegression(C=1e4)
+        ),
+        pools,
+    )
+
+
+def confidence_svc_attack(pools: Pools) -> Attack:
+    """The SalUn authors' attack: an RBF support vector machine on true-class probability.
+
+    C = 3, gamma = 1 / number of features, as in their evaluation code.
+    """
+    return _fit(svm.SVC(C=3, gamma="auto", kernel="rbf"), pools)
+
+
+def mia_efficacy(attack: Attack, scores: torch.Tensor, weights: torch.Tensor) -> float:
+    """Weighted share of samples that the attack takes for unseen, in [0, 1].
+
+    Args:
+        attack: fitted on scores of the same kind.
+        scores: float (N,).
+        weights: float64 (N,), sum 1.
+    """
+    return float((attack.calls_non_member(scores).double() * weights).sum())
+
+
+def true_positive_rate_at(
+    scores: torch.Tensor, non_member_scores: torch.Tensor, false_positive_rate: float = 0.01
+) -> float:
+    """Share of samples above the threshold that that share of non-members passes, in [0, 1].
+
+    For samples that look unseen it equals the false positive rate.
+
+    Args:
+        scores: float (N,), higher means more like a member.
+        non_member_scores: float (M,).
+        false_positive_rate: in (0, 1).
+    """
+    threshold = np.quantile(
+        non_member_scores.double().numpy(), 1.0 - false_positive_rate, method="higher"
+    )
+    return float((scores.double() > float(threshold)).double().mean())
+
+
+class _Fitted:
+    def __init__(self, model: pipeline.Pipeline | svm.SVC) -> None:
+        self._model = model
+
+    def calls_non_member(self, scores: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(self._model.predict(_column(scores)) == 0)
+
+
+def _fit(model: pipeline.Pipeline | svm.SVC, pools: Pools) -> Attack:
+    features = np.concatenate([_column(pools.members), _column(pools.non_members)])
+    members = np.concatenate([np.ones(len(pools.members)), np.zeros(len(pools.non_members))])
+    return _Fitted(model.fit(features, members))
+
+
+def _column(scores: torch.Tensor) -> np.ndarray:
+    return np.asarray(scores.double().numpy().reshape(-1, 1))  # (N, 1)
+
+
+def _draw(scores: torch.Tensor, size: int, seed: int, name: str) -> torch.Tensor:
+    generator = randomness.generator(seed, "membership_pool", name)
+    return scores[torch.randperm(len(scores), generator=generator)[:size]]

@@ -1,0 +1,38 @@
+"""Borrow a net in another mode and give it back as it was."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+
+@contextlib.contextmanager
+def evaluating(net: torch.nn.Module) -> Iterator[None]:
+    """Every module in eval mode; each module's own mode comes back afterwards."""
+    before = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+@contextlib.contextmanager
+def own_gradients(net: torch.nn.Module) -> Iterator[None]:
+    """Fresh gradients for every parameter; the caller's come back afterwards."""
+    before = [(p, p.grad, p.requires_grad) for p in net.parameters()]
+    for parameter, _, _ in before:
+        parameter.grad = None
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter, gradient, requires in before:
+            parameter.grad = gradient
+            parameter.requires_grad_(requires)
+
+
+def device_of(net: torch.nn.Module) -> torch.device:
+    """The device of the net's first parameter."""
+    return next(net.parameters()).device

@@ -1,0 +1,102 @@
+"""From encoded bytes to what the net sees, as its ``pretrained_cfg`` says (test transform)."""
+
+import dataclasses
+import io
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from timm.data import transforms_factory
+
+from salun_core import errors, images, specs
+
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_MAX_PIXELS = 100_000_000  # a small file can unpack to gigabytes
+# 16-bit and float pictures have no agreed scale, so they are refused instead of clipped.
+_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La"})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Preprocessing:
+    """Decode, resize, crop, normalise.
+
+    Attributes:
+        config: timm's ``pretrained_cfg``.
+    """
+
+    config: specs.PretrainedConfig
+
+    def __post_init__(self) -> None:
+        cfg = self.config
+        transform = transforms_factory.create_transform(
+            input_size=cfg.input_size,
+            is_training=False,
+            use_prefetcher=True,  # stops before normalisation: uint8 (C, H, W)
+            interpolation=cfg.interpolation,
+            crop_pct=cfg.crop_pct,
+            crop_mode=cfg.crop_mode,
+        )
+        std = torch.tensor(cfg.channel_std, dtype=torch.float32).reshape(-1, 1, 1)
+        mean = torch.tensor(cfg.channel_mean, dtype=torch.float32).reshape(-1, 1, 1)
+        object.__setattr__(self, "_transform", transform)
+        object.__setattr__(self, "_scale", 1.0 / (255.0 * std))
+        object.__setattr__(self, "_shift", -mean / std)
+
+    _transform: Callable[[Any], Any] = dataclasses.field(init=False, repr=False)
+    _scale: torch.Tensor = dataclasses.field(init=False, repr=False)
+    _shift: torch.Tensor = dataclasses.field(init=False, repr=False)
+
+    def decode(self, content: bytes, sample_id: str) -> torch.Tensor:
+        """One encoded picture (PNG, JPEG or WebP) as uint8 (C, H, W) at the net's input size.
+
+        Raises:
+            InvalidDataError: naming the sample, when the bytes are no such picture.
+        """
+        try:
+            with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+                self._check_picture(picture, sample_id)
+                converted = picture.convert("L" if self.config.input_size[0] == 1 else "RGB")
+        except (OSError, SyntaxError, ValueError, EOFError, PIL.Image.DecompressionBombError) as e:
+            raise errors.InvalidDataError(
+                f"sample {sample_id!r}: got {len(content)} bytes that do not decode, "
+                f"expected a whole PNG, JPEG or WebP picture ({e})"
+            ) from e
+        array = np.asarray(self._transform(converted), dtype=np.uint8)
+        return torch.from_numpy(array.copy()).reshape(self.config.input_size)  # (C, H, W)
+
+    def image_set(self, samples: Iterable[tuple[str, int, bytes]]) -> images.ImageSet:
+        """Decode ``(sample id, class number, encoded bytes)`` rows, in their order.
+
+        Raises:
+            InvalidDataError: naming the sample that does not decode, or an id that comes twice.
+        """
+        ids, labels, decoded = [], [], []
+        for sample_id, label, content in samples:
+            ids.append(sample_id)
+            labels.append(label)
+            decoded.append(self.decode(content, sample_id))
+        pictures = (
+            torch.stack(decoded)
+            if decoded
+            else torch.empty(0, *self.config.input_size, dtype=torch.uint8)
+        )
+        return images.ImageSet(pictures, torch.tensor(labels, dtype=torch.int64), tuple(ids))
+
+    def normalise(self, batch: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, C, H, W) on any device to normalised float32 of the same shape."""
+        scale, shift = self._scale.to(batch.device), self._shift.to(batch.device)
+        return torch.addcmul(shift, batch.float(), scale)
+
+    def _check_picture(self, picture: PIL.Image.Image, sample_id: str) -> None:
+        if picture.width * picture.height > _MAX_PIXELS:
+            raise errors.InvalidDataError(
+                f"sample {sample_id!r}: got {picture.width}x{picture.height} pixels, "
+                f"expected at most {_MAX_PIXELS}"
+            )
+        if picture.mode not in _MODES:
+            raise errors.InvalidDataError(
+                f"sample {sample_id!r}: got a picture of mode {picture.mode}, expected 8 bits a "
+                "channel"
+            )

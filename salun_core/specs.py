@@ -1,0 +1,361 @@
+"""Frozen, self-validating descriptions that travel between API, database row and worker.
+
+Free of torch, so that the HTTP side can use them. All shares and rates are fractions in [0, 1].
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from salun_core import errors
+
+Fraction = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
+PositiveFraction = Annotated[float, pydantic.Field(gt=0.0, le=1.0)]
+
+
+class Spec(pydantic.BaseModel):
+    """Base: immutable, unknown keys refused, NaN and infinity refused."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# --- what to forget -------------------------------------------------------------------------
+
+Identifier = Annotated[
+    str,
+    pydantic.Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"),
+]
+
+
+class SampleTarget(Spec):
+    """Training samples named one by one."""
+
+    kind: Literal["sample"]
+    ids: Annotated[tuple[Identifier, ...], pydantic.Field(min_length=1, max_length=100_000)]
+
+
+class ClassTarget(Spec):
+    """Every training sample of one class."""
+
+    kind: Literal["class"]
+    label: Identifier
+
+
+class SubjectTarget(Spec):
+    """Every training sample of one person (the dataset's ``subject_id`` column)."""
+
+    kind: Literal["subject"]
+    subject_id: Identifier
+
+
+class ConceptTarget(Spec):
+    """A concept of a generative model, and what stands in for it afterwards."""
+
+    kind: Literal["concept"]
+    concept: Identifier
+    replacement: Identifier
+
+
+Target = Annotated[
+    SampleTarget | ClassTarget | SubjectTarget | ConceptTarget,
+    pydantic.Field(discriminator="kind"),
+]
+
+
+# --- how to forget --------------------------------------------------------------------------
+
+MethodName = Literal["salun", "random_label", "finetune", "retrain"]
+ForgetTargets = Literal["matched", "redistribute", "random_label"]
+MaskKind = Literal["saliency", "random", "none"]
+
+
+class UnlearningSpec(Spec):
+    """The recipe of one job, pinned when the job is first claimed.
+
+    ``density`` is the share of all weights that may change (the authors' ``with_0.5.pt`` is
+    density 0.5). ``epochs`` counts passes over the retain set, except for the paper's recipe
+    (``targets="random_label"``), where one epoch is a pass over the forget set and then one over
+    the retain set (arXiv 2310.12508, algorithm 1).
+    """
+
+    method: MethodName = "salun"
+    targets: ForgetTargets = "matched"
+    mask: MaskKind = "saliency"
+    density: PositiveFraction = 0.5
+    epochs: Annotated[int, pydantic.Field(ge=1, le=1000)] = 4
+    batch_size: Annotated[int, pydantic.Field(ge=2, le=65_536)] = 128
+    learning_rate: Annotated[float, pydantic.Field(gt=0.0, le=10.0)] = 0.05
+    momentum: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.9
+    weight_decay: Annotated[float, pydantic.Field(ge=0.0, le=1.0)] = 5e-4
+    decay: Literal["linear", "constant"] = "linear"
+    warmup_fraction: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.15
+    forget_weight: Annotated[float, pydantic.Field(gt=0.0, le=100.0)] = 0.15
+    line_search: bool = True
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
+
+
+# --- what was measured ----------------------------------------------------------------------
+
+
+class Measurement(Spec):
+    """One measured number with what is needed to judge it.
+
+    ``target`` is the value that retraining would be expected to give (for example the accuracy on
+    class-matched holdout samples); ``None`` where the policy alone sets it. ``standard_error`` is
+    the sampling error of ``value - target``.
+    """
+
+    value: float
+    target: float | None = None
+    standard_error: Annotated[float, pydantic.Field(ge=0.0)] | None = None
+    n: int | None = None
+    detail: Mapping[str, Any] = {}
+
+
+ForgetKind = Literal["samples", "class"]
+
+
+class VerificationReport(Spec):
+    """What verification measured on one unlearned net, and the evidence behind it."""
+
+    kind: ForgetKind
+    metrics: Mapping[str, Measurement]
+    evidence: Mapping[str, Any]
+    seconds: Mapping[str, float]
+
+
+# --- recipes --------------------------------------------------------------------------------
+
+
+def default_spec(
+    kind: ForgetKind, *, method: MethodName = "salun", seed: int = 0
+) -> UnlearningSpec:
+    """The recipe that is tried first for one kind of request.
+
+    ``samples`` (also a subject that is not a whole class) are matched to unseen data, a ``class``
+    is redistributed over the other classes.
+    """
+    if method == "salun":
+        return _salun_spec(kind, seed)
+    if method == "random_label":
+        # The paper's baseline RL: appendix C, learning rate tuned within [1e-3, 1e-1].
+        return UnlearningSpec(
+            method=method, targets="random_label", mask="none", density=1.0, epochs=10,
+            batch_size=256, learning_rate=0.013, decay="constant", warmup_fraction=0.0,
+            seed=seed,
+        )  # fmt: skip
+    if method == "finetune":
+        return UnlearningSpec(
+            method=method, mask="none", density=1.0, epochs=10, learning_rate=0.01, seed=seed
+        )
+    return UnlearningSpec(
+        method=method, mask="none", density=1.0, epochs=20, learning_rate=0.05, seed=seed
+    )
+
+
+def _salun_spec(kind: ForgetKind, seed: int) -> UnlearningSpec:
+    if kind == "class":
+        return UnlearningSpec(targets="redistribute", epochs=3, seed=seed)
+    return UnlearningSpec(targets="matched", epochs=4, seed=seed)
+
+
+# --- what the net is ------------------------------------------------------------------------
+
+Library = Literal["timm", "torchvision", "salun.architectures"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+CropMode = Literal["center", "squash", "border"]
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+_MAX_IMAGE_SIDE = 4096
+# Builders take these from us alone: they would fetch weights, read paths or contradict the file.
+_RESERVED_ARGS = frozenset(
+    {
+        "cache_dir", "checkpoint_path", "device", "dtype", "exportable", "features_only",
+        "no_jit", "num_classes", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
+        "pretrained_strict", "progress", "scriptable", "weights", "weights_backbone",
+    }
+)  # fmt: skip
+
+
+class PretrainedConfig(pydantic.BaseModel):
+    """How an image becomes the net's input: timm's ``pretrained_cfg`` with timm's defaults.
+
+    ``input_size`` is (channels, height, width) in pixels; ``mean`` and ``std`` are per channel on
+    a scale of 0 to 1; ``crop_pct`` is the share of the resized image's side that the crop keeps.
+    Keys that say nothing about preprocessing are ignored.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    input_size: tuple[pydantic.PositiveInt, pydantic.PositiveInt, pydantic.PositiveInt] = (
+        3,
+        224,
+        224,
+    )
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    interpolation: Interpolation = "bicubic"
+    crop_pct: Annotated[float, pydantic.Field(gt=0.0, le=1.0)] = 0.875
+    crop_mode: CropMode = "center"
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: object) -> object:
+        # timm writes null for "take the default".
+        if not isinstance(data, Mapping):
+            return data
+        return {key: value for key, value in data.items() if value is not None}
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> "PretrainedConfig":
+        channels, *sides = self.input_size
+        if channels not in (1, 3):
+            raise ValueError(f"input_size has {channels} channels, expected 1 (grey) or 3 (RGB)")
+        if max(sides) > _MAX_IMAGE_SIDE:
+            raise ValueError(
+                f"input_size has a side of {max(sides)}, expected <= {_MAX_IMAGE_SIDE}"
+            )
+        if min(self.channel_std) <= 0.0:
+            raise ValueError(f"std is {self.std}, expected positive numbers")
+        return self
+
+    @property
+    def channel_mean(self) -> tuple[float, ...]:
+        """One mean for every channel, on a scale of 0 to 1."""
+        return self._per_channel("mean", self.mean, _IMAGENET_MEAN)
+
+    @property
+    def channel_std(self) -> tuple[float, ...]:
+        """One standard deviation for every channel, on a scale of 0 to 1."""
+        return self._per_channel("std", self.std, _IMAGENET_STD)
+
+    def _per_channel(
+        self, name: str, given: tuple[float, ...], default: tuple[float, ...]
+    ) -> tuple[float, ...]:
+        channels = self.input_size[0]
+        values = given or default[:channels]
+        if len(values) == 1:
+            values = values * channels
+        if len(values) != channels:
+            raise ValueError(f"{name} has {len(values)} values, expected 1 or {channels}")
+        return values
+
+
+class ClassifierConfig(pydantic.BaseModel):
+    """A classifier's ``config.json`` in timm's hub layout, as far as we use it.
+
+    ``library`` says who builds ``architecture``: ``timm`` (default), ``torchvision``, or a Python
+    entry point of the group ``salun.architectures``. ``model_args`` go to that builder, so they
+    are limited to JSON scalars and lists of them. Unknown keys are ignored.
+    """
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="ignore", allow_inf_nan=False, protected_namespaces=()
+    )
+
+    architecture: Annotated[str, pydantic.Field(max_length=128, pattern=r"^[A-Za-z0-9_.\-]+$")]
+    num_classes: Annotated[int, pydantic.Field(ge=2, le=1_000_000)]
+    label_names: tuple[Identifier, ...] = ()
+    library: Library = "timm"
+    model_args: Mapping[str, Any] = {}
+    pretrained_cfg: PretrainedConfig = PretrainedConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> "ClassifierConfig":
+        if self.label_names and len(self.label_names) != self.num_classes:
+            raise ValueError(
+                f"label_names has {len(self.label_names)} names, expected {self.num_classes}"
+            )
+        if len(set(self.label_names)) != len(self.label_names):
+            raise ValueError("label_names repeats a name, expected distinct names")
+        _check_model_args(self.model_args)
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The name of every class; its number where the file has no names."""
+        return self.label_names or tuple(str(index) for index in range(self.num_classes))
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one input image."""
+        return self.pretrained_cfg.input_size
+
+    def label_index(self, label: str) -> int:
+        """The class number of a label name.
+
+        Raises:
+            InvalidConfigError: the net has no class of that name.
+        """
+        if label not in self.labels:
+            raise errors.InvalidConfigError(
+                f"got label {label!r}, expected one of {', '.join(self.labels[:20])}"
+            )
+        return self.labels.index(label)
+
+
+def parse_classifier_config(data: object) -> ClassifierConfig:
+    """Read a parsed ``config.json``.
+
+    Raises:
+        InvalidConfigError: not an object, a key is missing or a value is bad; the message names
+            the first few, what was got and what was expected.
+    """
+    if not isinstance(data, Mapping):
+        raise errors.InvalidConfigError(
+            f"config.json: got {type(data).__name__}, expected an object"
+        )
+    try:
+        return ClassifierConfig.model_validate(_with_flat_layout(data))
+    except pydantic.ValidationError as error:
+        raise errors.InvalidConfigError(f"config.json: {_explain(error)}") from error
+
+
+def _with_flat_layout(data: Mapping[str, Any]) -> dict[str, Any]:
+    # timm's older files have the keys of pretrained_cfg at the top level.
+    merged = {key: value for key, value in data.items() if value is not None}
+    nested = merged.setdefault("pretrained_cfg", dict(merged))
+    if isinstance(nested, Mapping):
+        for key in ("num_classes", "label_names", "architecture"):
+            if key not in merged and nested.get(key) is not None:
+                merged[key] = nested[key]
+    return merged
+
+
+def _explain(error: pydantic.ValidationError) -> str:
+    parts = []
+    for item in error.errors()[:3]:
+        where = ".".join(str(part) for part in item["loc"]) or "the file"
+        message = item["msg"].removeprefix("Value error, ")
+        got = "" if item["type"] == "missing" else f" (got {_shorten(item['input'])})"
+        parts.append(f"{where}: {message}{got}")
+    return "; ".join(parts)
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _check_model_args(model_args: Mapping[str, Any]) -> None:
+    for name, value in model_args.items():
+        if name in _RESERVED_ARGS or not name.isidentifier():
+            raise ValueError(f"model_args has {name!r}, which may not be set there")
+        items = value if isinstance(value, list | tuple) else (value,)
+        if len(items) > 64:
+            raise ValueError(f"model_args.{name} has {len(items)} items, expected <= 64")
+        for item in items:
+            _check_scalar(name, item)
+
+
+def _check_scalar(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, str | int | float | bool):
+        raise ValueError(
+            f"model_args.{name} holds {type(value).__name__}, expected JSON scalars or a list"
+        )
+    if isinstance(value, int | float) and abs(value) > 1e6:
+        raise ValueError(f"model_args.{name} holds {value}, expected at most 1e6 in size")
+    if isinstance(value, str) and len(value) > 128:
+        raise ValueError(f"model_args.{name} holds {len(value)} characters, expected <= 128")

@@ -1,0 +1,130 @@
+"""How far to go along the way found: θo + λ · m ⊙ (θu − θo), forward passes only.
+
+Among a few λ the one is taken whose forget set looks most like class-matched holdout samples,
+without giving up utility.
+"""
+
+import torch
+
+from salun_core import (
+    confidence,
+    images,
+    inference,
+    masked_step,
+    masks,
+    preprocessing,
+    randomness,
+    specs,
+)
+from salun_core.metrics import accuracy, separation
+from salun_core.unlearn import contract
+
+FACTORS = (0.7, 0.85, 1.0, 1.15, 1.3)
+_RETAIN_SAMPLES = 1000  # enough to see a loss of a point
+_ALLOWED_RETAIN_DROP, _ALLOWED_HOLDOUT_DROP = 0.01, 0.02
+_PENALTY = 10.0
+
+
+def search(
+    net: torch.nn.Module,
+    original: dict[str, torch.Tensor],
+    config: specs.ClassifierConfig,
+    data: contract.UnlearningData,
+    mask: masks.SaliencyMask | None,
+    seed: int,
+) -> dict[str, float]:
+    """Set the net to the best point of the line; frozen weights stay bit-identical.
+
+    Args:
+        net: holds θu, gets the best point, in place.
+        original: state of θo, see :func:`salun_core.masked_step.copy_state`.
+        config: of the net.
+        data: its forget, retain and holdout sets are looked at.
+        mask: weights that may change; ``None`` for all.
+        seed: of the draw of retain samples.
+
+    Returns:
+        ``factor`` λ and the objective at every λ, as ``objective_at_<λ>``.
+    """
+    final = masked_step.copy_state(net)
+    judge = _Judge(net, original, config, data, seed)
+    found = {}
+    for factor in FACTORS:
+        _set_point(net, original, final, factor, mask)
+        found[factor] = judge.objective()
+    best = min(FACTORS, key=lambda factor: (found[factor], abs(factor - 1.0)))
+    _set_point(net, original, final, best, mask)
+    return {"factor": best} | {f"objective_at_{f}": value for f, value in found.items()}
+
+
+class _Judge:
+    def __init__(
+        self,
+        net: torch.nn.Module,
+        original: dict[str, torch.Tensor],
+        config: specs.ClassifierConfig,
+        data: contract.UnlearningData,
+        seed: int,
+    ) -> None:
+        order = torch.randperm(
+            len(data.retain_set), generator=randomness.generator(seed, "line_search")
+        )
+        self._net = net
+        self._preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
+        self._forget = data.forget_set
+        self._holdout = data.holdout_set.without_labels(data.excluded_labels)
+        self._retain = data.retain_set.subset(order[:_RETAIN_SAMPLES].tolist())
+        state = masked_step.copy_state(net)
+        net.load_state_dict(original)
+        self._retain_before = self._accuracy(self._retain)
+        self._holdout_before = self._accuracy(self._holdout)
+        net.load_state_dict(state)
+
+    def objective(self) -> float:
+        """Distance of the forget set from unseen data, plus what utility is lost beyond measure."""
+        forget, holdout = self._logits(self._forget), self._logits(self._holdout)
+        labels = (self._forget.labels, self._holdout.labels)
+        weights = separation.class_matched_weights(*labels)
+        distance = separation.weighted_wasserstein(
+            _true_probability(forget, labels[0]), _true_probability(holdout, labels[1]), *weights
+        )
+        apart = abs(
+            accuracy.weighted_accuracy(forget, labels[0], weights[0])
+            - accuracy.weighted_accuracy(holdout, labels[1], weights[1])
+        )
+        retain_drop = self._retain_before - self._accuracy(self._retain)
+        holdout_drop = self._holdout_before - accuracy.accuracy(holdout, labels[1])
+        lost = max(0.0, retain_drop - _ALLOWED_RETAIN_DROP)
+        lost += max(0.0, holdout_drop - _ALLOWED_HOLDOUT_DROP)
+        return distance + apart + _PENALTY * lost
+
+    def _logits(self, image_set: images.ImageSet) -> torch.Tensor:
+        return inference.logits(self._net, image_set, self._preprocess)
+
+    def _accuracy(self, image_set: images.ImageSet) -> float:
+        return accuracy.accuracy(self._logits(image_set), image_set.labels)
+
+
+def _true_probability(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return torch.sigmoid(confidence.logit_scaled_confidence(logits, labels))
+
+
+@torch.no_grad()
+def _set_point(
+    net: torch.nn.Module,
+    original: dict[str, torch.Tensor],
+    final: dict[str, torch.Tensor],
+    factor: float,
+    mask: masks.SaliencyMask | None,
+) -> None:
+    """Running averages move along the line too; a variance is kept at or above zero."""
+    for name, tensor in net.state_dict(keep_vars=True).items():
+        before, after = original[name], final[name]
+        point = after
+        if factor != 1.0 and after.is_floating_point():
+            point = before + factor * (after - before)
+            if mask is not None and name in mask.shapes:
+                point = torch.where(mask.layer(name), point, before)
+            elif name.endswith("running_var"):
+                point = point.clamp(min=0.0)
+        tensor.copy_(point)

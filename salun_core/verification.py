@@ -1,0 +1,281 @@
+"""Measure an unlearned net and keep the evidence: numbers, targets, sampling errors.
+
+Nothing is judged here. Each net reads each split once; everything else is computed from the
+logits.
+"""
+
+import dataclasses
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import sklearn
+import timm
+import torch
+
+from salun_core import (
+    confidence,
+    images,
+    inference,
+    masked_step,
+    masks,
+    measures,
+    preprocessing,
+    progress,
+    specs,
+    weights,
+)
+
+_BIN_EDGES = tuple(float(edge) for edge in range(-16, 25))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Splits:
+    """The sets that verification looks at.
+
+    Attributes:
+        forget_set: what this job erased.
+        retain_set: what the net kept; nothing that was ever erased.
+        holdout_set: never trained on, or empty: then nothing class-matched can be measured and
+            the gates of samples fail.
+        test_set: never trained on and never shown to the method.
+        previous_set: what earlier jobs erased; ``None`` or empty if nothing.
+    """
+
+    forget_set: images.ImageSet
+    retain_set: images.ImageSet
+    holdout_set: images.ImageSet
+    test_set: images.ImageSet
+    previous_set: images.ImageSet | None = None
+
+    def by_name(self) -> dict[str, images.ImageSet]:
+        """Every set that is there, by short name."""
+        sets = {
+            "forget": self.forget_set,
+            "retain": self.retain_set,
+            "holdout": self.holdout_set,
+            "test": self.test_set,
+        }
+        if self.previous_set is not None and len(self.previous_set):
+            sets["previous"] = self.previous_set
+        return sets
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """What was done to the net, as far as verification must know.
+
+    Attributes:
+        kind: ``samples`` or ``class``.
+        mask: weights that were allowed to change; ``None`` for all.
+        changed_buffers: from the method's result.
+        excluded_labels: classes that earlier jobs erased as a whole.
+        spec: the recipe.
+    """
+
+    kind: specs.ForgetKind
+    mask: masks.SaliencyMask | None
+    changed_buffers: tuple[str, ...]
+    spec: specs.UnlearningSpec
+    excluded_labels: tuple[int, ...] = ()
+
+
+def verify(
+    original: torch.nn.Module,
+    unlearned: torch.nn.Module,
+    config: specs.ClassifierConfig,
+    splits: Splits,
+    subject: Subject,
+    report: progress.Progress = progress.silent,
+) -> specs.VerificationReport:
+    """Measure the unlearned net, and the original beside it.
+
+    Args:
+        original: the net before; in the unlearned net's format.
+        unlearned: the net after.
+        config: of both.
+        splits: all labels are classes of the net.
+        subject: what was done.
+        report: called after every forward batch.
+
+    Returns:
+        Metrics as the design's table names them; ``evidence`` holds pool sizes, the same metrics
+        of the original, histograms, mask record, versions; ``seconds`` has ``verify``.
+
+    Raises:
+        InvalidDataError: a set that must have samples is empty, or a label is no class.
+        CancelledError: from ``report``.
+    """
+    started = time.perf_counter()
+    ticker = _Ticker(report, 2 * _count_batches(splits))
+    before = _read(original, config, splits, ticker)
+    after = _read(unlearned, config, splits, ticker)
+    state = masked_step.copy_state(original)
+    metrics = {
+        "frozen_weights_unchanged": _frozen(state, unlearned, subject),
+        **_measure(before, after, splits, subject),
+    }
+    evidence = {
+        **_evidence(config, splits, subject),
+        "weights_changed": _changed_share(state, unlearned),
+        "original": _values(_measure(before, before, splits, subject)),
+        "histograms": {
+            "bin_edges": list(_BIN_EDGES),
+            "before": _histograms(before, splits),
+            "after": _histograms(after, splits),
+        },
+    }
+    seconds = {"verify": time.perf_counter() - started}
+    return specs.VerificationReport(
+        kind=subject.kind, metrics=metrics, evidence=evidence, seconds=seconds
+    )
+
+
+def measure(
+    net: torch.nn.Module,
+    original: torch.nn.Module,
+    config: specs.ClassifierConfig,
+    splits: Splits,
+    subject: Subject,
+    report: progress.Progress = progress.silent,
+) -> dict[str, specs.Measurement]:
+    """The metrics of any other net, for example one retrained without the data.
+
+    Utility is compared with ``original``. ``frozen_weights_unchanged`` is left out.
+
+    Raises:
+        InvalidDataError, CancelledError: as for :func:`verify`.
+    """
+    ticker = _Ticker(report, 2 * _count_batches(splits))
+    before = _read(original, config, splits, ticker)
+    return _measure(before, _read(net, config, splits, ticker), splits, subject)
+
+
+def _count_batches(splits: Splits) -> int:
+    return sum(inference.count_batches(image_set) for image_set in splits.by_name().values())
+
+
+class _Ticker:
+    def __init__(self, report: progress.Progress, total: int) -> None:
+        self._report, self._total, self._done = report, total, 0
+
+    def __call__(self) -> None:
+        self._done += 1
+        self._report(self._done, self._total)
+
+
+def _read(
+    net: torch.nn.Module,
+    config: specs.ClassifierConfig,
+    splits: Splits,
+    ticker: _Ticker,
+) -> dict[str, torch.Tensor]:
+    preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
+    logits = {}
+    for name, image_set in splits.by_name().items():
+        images.check_labels(image_set, config.num_classes)
+        logits[name] = inference.logits(net, image_set, preprocess, after_batch=ticker)
+    return logits
+
+
+def _measure(
+    before: Mapping[str, torch.Tensor],
+    after: Mapping[str, torch.Tensor],
+    splits: Splits,
+    subject: Subject,
+) -> dict[str, specs.Measurement]:
+    outputs = {
+        name: measures.Outputs(before[name], after[name], image_set.labels)
+        for name, image_set in splits.by_name().items()
+    }
+    return measures.all_measurements(
+        outputs, subject.kind, subject.excluded_labels, subject.spec.seed
+    )
+
+
+def _values(metrics: Mapping[str, specs.Measurement]) -> dict[str, float]:
+    return {name: measurement.value for name, measurement in metrics.items()}
+
+
+def _frozen(
+    state: Mapping[str, torch.Tensor], unlearned: torch.nn.Module, subject: Subject
+) -> specs.Measurement:
+    found = masked_step.changed_frozen_weights(
+        state, unlearned, subject.mask, subject.changed_buffers
+    )
+    return specs.Measurement(
+        value=float(not found),
+        target=1.0,
+        n=sum(tensor.numel() for tensor in state.values()),
+        detail={"changed": dict(list(found.items())[:20])},
+    )
+
+
+def _changed_share(state: Mapping[str, torch.Tensor], net: torch.nn.Module) -> dict[str, Any]:
+    """Share of weights whose bits changed, over all and per parameter; buffers not counted."""
+    counts, sizes = {}, {}
+    for name, parameter in net.named_parameters():
+        width = parameter.element_size()
+        pair = [weights.bits(t).reshape(-1, width) for t in (state[name], parameter)]
+        counts[name] = int((pair[0] != pair[1]).any(axis=1).sum())
+        sizes[name] = parameter.numel()
+    return {
+        "share": sum(counts.values()) / sum(sizes.values()),
+        "per_layer": {name: counts[name] / sizes[name] for name in counts},
+    }
+
+
+def _evidence(config: specs.ClassifierConfig, splits: Splits, subject: Subject) -> dict[str, Any]:
+    pools = {name: len(image_set) for name, image_set in splits.by_name().items()}
+    if splits.previous_set is not None:
+        kept = splits.previous_set.without_labels(
+            measures.spread_labels(subject.kind, splits.forget_set.labels, subject.excluded_labels)
+        )
+        pools["previous_samples"] = len(kept)
+    return {
+        "pools": pools,
+        "labels": list(config.labels),
+        "excluded_labels": list(subject.excluded_labels),
+        "seed": subject.spec.seed,
+        "spec": subject.spec.model_dump(mode="json"),
+        "mask": _mask_record(subject.mask),
+        "changed_buffers": list(subject.changed_buffers),
+        "attacks": {
+            "logistic": "logistic regression on logit-scaled confidence; balanced retain and test",
+            "confidence_svc": "RBF SVC (C=3) on true-class probability; balanced retain and test",
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "numpy": np.__version__,
+            "scikit-learn": sklearn.__version__,
+        },
+    }
+
+
+def _mask_record(mask: masks.SaliencyMask | None) -> dict[str, Any] | None:
+    if mask is None:
+        return None
+    return {
+        "kind": mask.kind,
+        "requested_density": mask.requested_density,
+        "density": mask.density,
+        "zero_share": mask.zero_share,
+        "layer_density": mask.layer_density,
+    }
+
+
+def _histograms(logits: Mapping[str, torch.Tensor], splits: Splits) -> dict[str, list[int]]:
+    """Counts of logit-scaled confidence per bin; what lies outside counts in the end bins."""
+    found = {}
+    for name in ("forget", "holdout", "retain"):
+        labels = splits.by_name()[name].labels
+        if not len(labels):
+            continue
+        scores = confidence.logit_scaled_confidence(logits[name], labels).numpy()
+        clipped = np.clip(scores, _BIN_EDGES[0], _BIN_EDGES[-1])
+        found[name] = np.histogram(clipped, bins=_BIN_EDGES)[0].tolist()
+    return found

@@ -1,0 +1,188 @@
+"""Does an unlearned net pass? A pure judgement of measured numbers by a declared policy.
+
+Every gate knows its sampling error: a value may miss its target by ``tolerance`` plus
+``z · standard_error``. Nothing here moves a threshold; what was applied stands in the verdict.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import pydantic
+
+from salun_core import specs
+
+Side = Literal["both", "not_above", "not_below"]
+
+
+class Gate(specs.Spec):
+    """One rule for one metric.
+
+    ``side`` says which misses count: ``both``; ``not_above`` (the value must not exceed the
+    target); ``not_below`` (it must not fall short). ``target`` replaces the report's own target.
+    With ``use_standard_error=False`` the tolerance stands alone.
+    """
+
+    tolerance: Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
+    side: Side = "both"
+    target: float | None = None
+    use_standard_error: bool = True
+
+
+Gates = Mapping[str, Gate]
+
+_UTILITY: dict[str, Gate] = {
+    "frozen_weights_unchanged": Gate(
+        tolerance=0.0, side="not_below", target=1.0, use_standard_error=False
+    ),
+    "retain_accuracy": Gate(tolerance=0.01, side="not_below"),
+    "test_accuracy": Gate(tolerance=0.01, side="not_below"),
+    "max_class_drop": Gate(tolerance=0.03, side="not_above", target=0.0),
+}
+_SAMPLES: dict[str, Gate] = {
+    **_UTILITY,
+    "unlearning_accuracy": Gate(tolerance=0.03),
+    "forget_holdout_auc": Gate(tolerance=0.05, target=0.5),
+    "mia_efficacy": Gate(tolerance=0.05),
+    "mia_auc": Gate(tolerance=0.05, target=0.5),
+    "tpr_at_1pct_fpr": Gate(tolerance=0.02),
+}
+_CLASS: dict[str, Gate] = {
+    **_UTILITY,
+    "unlearning_accuracy": Gate(
+        tolerance=0.01, side="not_below", target=1.0, use_standard_error=False
+    ),
+}
+# Judged whenever something was erased before.
+_PREVIOUS: dict[str, Gate] = {
+    "previous_erasures": Gate(tolerance=0.03),
+    "previous_erasures_auc": Gate(tolerance=0.05, target=0.5),
+}
+
+
+class AcceptancePolicy(specs.Spec):
+    """The gates of a model line, by kind of request.
+
+    ``z`` is the number of standard errors that a value may miss in addition to the tolerance
+    (1.64: one in twenty correct nets would be refused on one side).
+    """
+
+    z: Annotated[float, pydantic.Field(ge=0.0, le=5.0)] = 1.64
+    samples: Gates = _SAMPLES
+    whole_class: Gates = _CLASS
+    previous: Gates = _PREVIOUS
+
+    def tightened(self, tolerances: Mapping[str, float]) -> "AcceptancePolicy":
+        """The same gates with other tolerances, by metric name, wherever the metric has a gate.
+
+        Raises:
+            ValueError: a name has no gate.
+        """
+        unknown = sorted(tolerances.keys() - self.samples.keys() - self.previous.keys())
+        if unknown:
+            raise ValueError(f"got tolerances for {', '.join(unknown)}, expected gated metrics")
+        changed = {
+            group: _with_tolerances(getattr(self, group), tolerances)
+            for group in ("samples", "whole_class", "previous")
+        }
+        return AcceptancePolicy(z=self.z, **changed)
+
+
+class Judged(specs.Spec):
+    """One metric as it was judged; ``tolerance`` and ``passed`` are ``None`` without a gate.
+
+    ``allowed`` is tolerance plus z · standard error: what the miss was compared with.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
+
+    value: float | None
+    target: float | None = None
+    tolerance: float | None = None
+    standard_error: float | None = None
+    allowed: float | None = None
+    passed: bool | None = None
+
+
+class Verdict(specs.Spec):
+    """The judgement: passed only if every gate passed; ``failures`` say got and expected."""
+
+    passed: bool
+    metrics: Mapping[str, Judged]
+    failures: tuple[str, ...]
+
+
+def judge(report: specs.VerificationReport, policy: AcceptancePolicy) -> Verdict:
+    """Hold a report against a policy. Pure.
+
+    A gated metric that is missing, not a number, or without a target fails. Gates of earlier
+    erasures apply to those that the report's evidence counts under ``pools``.
+    """
+    gates = _applicable(report, policy)
+    judged: dict[str, Judged] = {}
+    failures: list[str] = []
+    for name in [*report.metrics, *(name for name in gates if name not in report.metrics)]:
+        measurement = report.metrics.get(name)
+        gate = gates.get(name)
+        if measurement is None:
+            judged[name] = Judged(value=None, passed=False)
+            failures.append(f"{name}: got nothing, expected a measurement")
+            continue
+        judged[name] = _judge_one(measurement, gate, policy.z)
+        if judged[name].passed is False:
+            failures.append(_describe(name, judged[name], gate))
+    return Verdict(passed=not failures, metrics=judged, failures=tuple(failures))
+
+
+def _applicable(report: specs.VerificationReport, policy: AcceptancePolicy) -> dict[str, Gate]:
+    gates = dict(policy.samples if report.kind == "samples" else policy.whole_class)
+    pools = report.evidence.get("pools", {})
+    needed = {"previous_erasures": "previous", "previous_erasures_auc": "previous_samples"}
+    return gates | {
+        name: gate
+        for name, gate in policy.previous.items()
+        if name in report.metrics or pools.get(needed.get(name, "previous"), 0)
+    }
+
+
+def _judge_one(measurement: specs.Measurement, gate: Gate | None, z: float) -> Judged:
+    value, error = measurement.value, measurement.standard_error
+    if gate is None:
+        return Judged(value=value, target=measurement.target, standard_error=error)
+    target = measurement.target if gate.target is None else gate.target
+    allowed = gate.tolerance + (z * error if gate.use_standard_error and error else 0.0)
+    return Judged(
+        value=value,
+        target=target,
+        tolerance=gate.tolerance,
+        standard_error=error,
+        allowed=allowed,
+        passed=target is not None and _within(value - target, allowed, gate.side),
+    )
+
+
+def _within(miss: float, allowed: float, side: Side) -> bool:
+    if not math.isfinite(miss) or not math.isfinite(allowed):
+        return False
+    slack = allowed + 1e-12  # 0.99 - 1.0 is not quite -0.01
+    return (side == "not_below" or miss <= slack) and (side == "not_above" or miss >= -slack)
+
+
+def _describe(name: str, judged: Judged, gate: Gate | None) -> str:
+    if judged.target is None or judged.allowed is None or gate is None:
+        return f"{name}: got {judged.value}, expected a target to compare it with"
+    bounds = {
+        "both": f"{judged.target:.4f} ± {judged.allowed:.4f}",
+        "not_above": f"at most {judged.target + judged.allowed:.4f}",
+        "not_below": f"at least {judged.target - judged.allowed:.4f}",
+    }
+    return f"{name}: got {judged.value:.4f}, expected {bounds[gate.side]}"
+
+
+def _with_tolerances(gates: Gates, tolerances: Mapping[str, float]) -> dict[str, Gate]:
+    return {
+        name: gate.model_copy(update={"tolerance": tolerances[name]})
+        if name in tolerances
+        else gate
+        for name, gate in gates.items()
+    }

@@ -1,0 +1,176 @@
+"""Pull pointers: which version serving systems shall load. An alias never moves to one that
+forgot less."""
+
+import datetime
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+from sqlalchemy.dialects import postgresql
+
+from service import errors, settings, tables, telling, versions
+
+SERVABLE = {"verified", "published", "superseded"}
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What ``GET /v1/models/{m}/aliases/{a}`` tells."""
+
+    model: str
+    alias: str
+    serial: int
+    version: int
+    manifest_digest: str
+    min_version: int
+    issued_at: datetime.datetime
+    expires_at: datetime.datetime
+
+
+def point(session: orm.Session, model: tables.Model, name: str) -> Pointer:
+    """The pointer as it stands; raises :class:`errors.NotFound`."""
+    row = session.execute(
+        sa.select(tables.Alias, tables.Version.manifest_digest)
+        .join(
+            tables.Version,
+            sa.and_(
+                tables.Version.model_id == tables.Alias.model_id,
+                tables.Version.number == tables.Alias.version,
+            ),
+        )
+        .where(tables.Alias.model_id == model.id, tables.Alias.name == name)
+    ).one_or_none()
+    if row is None:
+        raise errors.NotFound("alias-not-found", f"model {model.name!r} has no alias {name[:80]!r}")
+    alias, manifest_digest = row.tuple()
+    ttl = datetime.timedelta(seconds=settings.load().pointer_ttl_seconds)
+    return Pointer(
+        model=model.name,
+        alias=name,
+        serial=alias.serial,
+        version=alias.version,
+        manifest_digest=manifest_digest,
+        min_version=min_version(session, model),
+        issued_at=alias.moved_at,
+        expires_at=alias.moved_at + ttl,
+    )
+
+
+def listing(session: orm.Session, model: tables.Model) -> dict[str, int]:
+    """Every alias of a model and the version it points at."""
+    return dict(
+        session.execute(
+            sa.select(tables.Alias.name, tables.Alias.version)
+            .where(tables.Alias.model_id == model.id)
+            .order_by(tables.Alias.name)
+        ).tuples()
+    )
+
+
+def move_by_hand(
+    session: orm.Session,
+    actor: str,
+    model: tables.Model,
+    name: str,
+    number: int,
+    if_serial: int | None,
+) -> None:
+    """Move or make an alias on an operator's word; ``if_serial`` is what their ``If-Match`` names.
+
+    Raises :class:`errors.PreconditionFailed`, :class:`errors.Gone` and, for a version that lacks a
+    completed erasure, :class:`errors.Conflict` (``erasure-regression``).
+    """
+    current = session.get(tables.Alias, (model.id, name), with_for_update=True)
+    serial = None if current is None else current.serial
+    if serial != if_serial:
+        detail = (
+            f"If-Match names another state of alias {name!r}; it has serial {serial}: read it again"
+        )
+        raise errors.PreconditionFailed("precondition-failed", detail)
+    version = versions.by_number(session, model, number)
+    versions.refuse_revoked(model, version)
+    if version.state not in SERVABLE:
+        detail = f"version {number} is {version.state}; expected one that passed verification"
+        raise errors.Conflict("version-not-servable", detail)
+    lacking = missing_erasures(session, model, version)
+    if lacking:
+        detail = (
+            f"version {number} still holds {lacking} samples whose erasure was completed; "
+            f"expected version {min_version(session, model)} or one made from it"
+        )
+        raise errors.Conflict("erasure-regression", detail)
+    move(session, actor, model, name, version)
+
+
+def move(
+    session: orm.Session, actor: str, model: tables.Model, name: str, version: tables.Version
+) -> None:
+    """Point an alias at a version that may be served, and mark what it leaves as superseded."""
+    left = session.scalar(
+        sa.select(tables.Alias.version).where(
+            tables.Alias.model_id == model.id, tables.Alias.name == name
+        )
+    )
+    alias = postgresql.insert(tables.Alias).values(
+        model_id=model.id, name=name, version=version.number
+    )
+    session.execute(
+        alias.on_conflict_do_update(
+            index_elements=["model_id", "name"],
+            set_={
+                "version": version.number,
+                "serial": tables.Alias.serial + 1,
+                "moved_at": sa.func.clock_timestamp(),
+            },
+        )
+    )
+    version.state = "published"
+    if version.published_at is None:
+        version.published_at = sa.func.clock_timestamp()
+    if left is not None and left != version.number:
+        _supersede(session, model, left)
+    telling.audit(session, actor, "alias.move", model.id, alias=name, version=version.number)
+    telling.changed(session, model.id)
+
+
+def missing_erasures(session: orm.Session, model: tables.Model, version: tables.Version) -> int:
+    """How many completed erasures a version lacks: those first made in none of its ancestors."""
+    own_line = [*version.lineage.get("chain", []), version.number]
+    return (
+        session.scalar(
+            sa.select(sa.func.count())
+            .select_from(tables.Erasure)
+            .where(
+                tables.Erasure.model_id == model.id,
+                tables.Erasure.version.is_not(None),
+                tables.Erasure.version.not_in(own_line),
+            )
+        )
+        or 0
+    )
+
+
+def min_version(session: orm.Session, model: tables.Model) -> int:
+    """The oldest version number that may still be served: the newest completed erasure's."""
+    newest = session.scalar(
+        sa.select(sa.func.max(tables.Erasure.version)).where(tables.Erasure.model_id == model.id)
+    )
+    return newest or 1
+
+
+def _supersede(session: orm.Session, model: tables.Model, number: int) -> None:
+    still_pointed_at = session.scalar(
+        sa.select(sa.func.count())
+        .select_from(tables.Alias)
+        .where(tables.Alias.model_id == model.id, tables.Alias.version == number)
+    )
+    if not still_pointed_at:
+        session.execute(
+            sa.update(tables.Version)
+            .where(
+                tables.Version.model_id == model.id,
+                tables.Version.number == number,
+                tables.Version.state == "published",
+            )
+            .values(state="superseded")
+        )

@@ -1,0 +1,108 @@
+"""Training sets: registered here, ingested into the ledger by ``service.ingestion``."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from service import artifacts, errors, jobs, storage, tables, telling
+
+SPLITS = ("train", "test", "holdout")
+
+
+def register(
+    session: orm.Session, actor: str, name: str, files: Sequence[str]
+) -> tuple[tables.Dataset, tables.Job]:
+    """Check the Parquet files' schemas, then queue the ingestion.
+
+    Raises :class:`errors.Conflict` for a name in use (unless that ingestion failed: then the new
+    files take its place) and :class:`errors.Invalid` for missing blobs or columns.
+    """
+    for index, digest in enumerate(files):
+        pointer = f"/files/{index}"
+        if not artifacts.is_digest(digest) or session.get(tables.Blob, digest) is None:
+            detail = (
+                f"no blob {digest[:80]!r}; expected a digest uploaded with PUT /v1/blobs/sha256"
+            )
+            raise errors.Invalid(
+                "invalid-dataset", detail, [errors.Problem(pointer, "blob-not-found", detail)]
+            )
+        check_schema(digest, pointer)
+    dataset = session.scalar(
+        sa.select(tables.Dataset).where(tables.Dataset.name == name).with_for_update()
+    )
+    if dataset is None:
+        dataset = tables.Dataset(name=name, files=list(files))
+        session.add(dataset)
+    elif dataset.status == "failed":
+        dataset.files, dataset.status, dataset.errors = list(files), "ingesting", []
+    else:
+        detail = f"dataset {name!r} exists and is {dataset.status}; choose another name"
+        raise errors.Conflict("dataset-exists", detail)
+    session.flush()
+    job = jobs.enqueue(session, jobs.INGESTION, line=f"dataset:{dataset.id}", subject_id=dataset.id)
+    telling.audit(session, actor, "dataset.register", dataset.id, files=list(files))
+    return dataset, job
+
+
+def by_name(session: orm.Session, name: str) -> tables.Dataset:
+    """The dataset of that name; raises :class:`errors.NotFound`."""
+    dataset = session.scalar(sa.select(tables.Dataset).where(tables.Dataset.name == name))
+    if dataset is None:
+        raise errors.NotFound("dataset-not-found", f"no dataset {name!r}")
+    return dataset
+
+
+def job_of(session: orm.Session, dataset: tables.Dataset) -> tables.Job | None:
+    """The newest ingestion job of a dataset."""
+    return session.scalar(
+        sa.select(tables.Job)
+        .where(tables.Job.subject_id == dataset.id)
+        .order_by(tables.Job.id.desc())
+        .limit(1)
+    )
+
+
+def samples(
+    session: orm.Session, dataset: tables.Dataset, ids: Sequence[str]
+) -> Sequence[tables.Sample]:
+    """Ledger rows by sample id, in the order of the ids; unknown ids are left out."""
+    rows = session.scalars(
+        sa.select(tables.Sample).where(
+            tables.Sample.dataset_id == dataset.id, tables.Sample.sample_id.in_(ids)
+        )
+    )
+    by_id = {row.sample_id: row for row in rows}
+    return [by_id[sample_id] for sample_id in ids if sample_id in by_id]
+
+
+def check_schema(digest: str, pointer: str) -> None:
+    """Whether a blob is Parquet in the Hugging Face image convention, by its footer alone.
+
+    Raises :class:`errors.Invalid` (``invalid-dataset``) that names what is missing.
+    """
+    try:
+        schema = pq.read_schema(storage.path_of(digest))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _invalid(pointer, "not-parquet", f"expected a Parquet file, got {error}") from error
+    got = ", ".join(schema.names) or "none"
+    missing = [name for name in ("sample_id", "image", "split") if name not in schema.names]
+    if not {"label", "text"} & set(schema.names):
+        missing.append("label or text")
+    if missing:
+        detail = (
+            f"got the columns {got}; missing {', '.join(missing)} "
+            "(Hugging Face image convention: image as struct of bytes and path, label or text, "
+            "plus sample_id and split)"
+        )
+        raise _invalid(pointer, "columns-missing", detail)
+    image = schema.field("image").type
+    if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
+        detail = f"column image is {image}; expected struct<bytes: binary, path: string>"
+        raise _invalid(pointer, "column-type", detail)
+
+
+def _invalid(pointer: str, code: str, detail: str) -> errors.Invalid:
+    return errors.Invalid("invalid-dataset", detail, [errors.Problem(pointer, code, detail)])

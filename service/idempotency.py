@@ -1,0 +1,55 @@
+"""One answer for one ``Idempotency-Key``: the first one, to whoever repeats the call."""
+
+import uuid
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+from sqlalchemy.dialects import postgresql
+
+from service import errors, tables
+
+
+def begin(
+    session: orm.Session, api_key_id: uuid.UUID, key: str, body_digest: str
+) -> dict[str, Any] | None:
+    """The stored answer to this call, or ``None`` when it is the first and the caller shall answer.
+
+    A repeat that arrives while the first is under way waits for it (PostgreSQL's unique index), and
+    so never runs twice. Raises :class:`errors.Invalid` (``idempotency-key-reused``) when the key
+    came with another body before.
+    """
+    record = tables.IdempotencyRecord
+    inserted = session.execute(
+        postgresql.insert(record)
+        .values(api_key_id=api_key_id, idempotency_key=key, body_digest=body_digest)
+        .on_conflict_do_nothing()
+        .returning(record.created_at)
+    ).one_or_none()
+    if inserted is not None:
+        return None
+    earlier = session.execute(
+        sa.select(record.body_digest, record.response).where(
+            record.api_key_id == api_key_id, record.idempotency_key == key
+        )
+    ).one()
+    if earlier.body_digest != body_digest:
+        detail = (
+            f"Idempotency-Key {key!r} came before with another body; "
+            "expected the same body again, or a new key for a new request"
+        )
+        raise errors.Invalid("idempotency-key-reused", detail)
+    response: dict[str, Any] = earlier.response
+    return response
+
+
+def complete(
+    session: orm.Session, api_key_id: uuid.UUID, key: str, response: dict[str, Any]
+) -> None:
+    """Keep the answer, in the transaction that it tells of."""
+    record = tables.IdempotencyRecord
+    session.execute(
+        sa.update(record)
+        .where(record.api_key_id == api_key_id, record.idempotency_key == key)
+        .values(response=response)
+    )

@@ -1,0 +1,236 @@
+"""Targets of a request, resolved against the training set that the model was trained on.
+
+Only training samples are matched: a request for data that was never trained on can wreck a model
+(arXiv 2410.09591), so unknown ids never get further than this module.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from salun_core import specs
+from service import errors, tables
+
+TRAIN = "train"
+MAX_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What a list of targets names: training samples with labels, and what was not found."""
+
+    labels: dict[str, int | None]  # sample id → label
+    unknown: tuple[errors.Problem, ...]  # one for each id that names no training sample
+    unusable: tuple[errors.Problem, ...]  # targets that cannot be served at all
+
+
+def resolve(
+    session: orm.Session, model: tables.Model, targets: Sequence[specs.Target]
+) -> Resolution:
+    """Look every target up. Raises nothing: the caller decides what unknown ids mean."""
+    dataset = session.get_one(tables.Dataset, model.dataset_id)
+    labels: dict[str, int | None] = {}
+    unknown: list[errors.Problem] = []
+    unusable: list[errors.Problem] = []
+    for index, target in enumerate(targets):
+        pointer = f"/targets/{index}"
+        match target:
+            case specs.SampleTarget():
+                found, missing = _samples(session, dataset, target, pointer)
+                unknown += missing
+            case specs.ClassTarget():
+                found, missing = _class(session, dataset, target, pointer)
+                unusable += missing
+            case specs.SubjectTarget():
+                found, missing = _subject(session, dataset, target, pointer)
+                unusable += missing
+            case specs.ConceptTarget():
+                found = {}
+                detail = (
+                    f"got a concept for model {model.name!r} of family {model.family!r}; "
+                    "expected sample, class or subject (concepts belong to generative models)"
+                )
+                unusable.append(errors.Problem(f"{pointer}/kind", "unsupported-target", detail))
+        labels.update(found)
+    return Resolution(labels, tuple(unknown), tuple(unusable))
+
+
+def by_part(
+    session: orm.Session, model: tables.Model, labels: dict[str, int | None]
+) -> dict[specs.ForgetKind, list[str]]:
+    """Split samples into whole classes and the rest: each is unlearned and judged its own way.
+
+    A class counts as whole when nothing of it is left in training: what is named here and what was
+    named before cover it. ``labels`` maps sample ids to labels.
+    """
+    counts: dict[int, int] = {}
+    for label in labels.values():
+        if label is not None:
+            counts[label] = counts.get(label, 0) + 1
+    left = _left_in_training(session, model, list(counts))
+    whole = {label for label, count in counts.items() if count >= left.get(label, 0)}
+    parts: dict[specs.ForgetKind, list[str]] = {}
+    for sample_id, label in labels.items():
+        parts.setdefault("class" if label in whole else "samples", []).append(sample_id)
+    return parts
+
+
+def training_size(session: orm.Session, model: tables.Model) -> int:
+    """How many training samples the model's dataset has."""
+    splits = session.scalar(
+        sa.select(tables.Dataset.splits).where(tables.Dataset.id == model.dataset_id)
+    )
+    return int((splits or {}).get(TRAIN, 0))
+
+
+def forgotten_count(session: orm.Session, model: tables.Model) -> int:
+    """How many training samples are erased or about to be."""
+    return (
+        session.scalar(
+            sa.select(sa.func.count())
+            .select_from(tables.Erasure)
+            .where(tables.Erasure.model_id == model.id)
+        )
+        or 0
+    )
+
+
+def forgotten_labels(session: orm.Session, model: tables.Model) -> tuple[int, ...]:
+    """Classes of which no training sample is left after the completed erasures."""
+    sample, erasure = tables.Sample, tables.Erasure
+    erased = sa.and_(
+        erasure.model_id == model.id,
+        erasure.sample_id == sample.sample_id,
+        erasure.version.is_not(None),
+    )
+    rows = session.execute(
+        sa.select(sample.label)
+        .outerjoin(erasure, erased)
+        .where(
+            sample.dataset_id == model.dataset_id,
+            sample.split == TRAIN,
+            sample.label.is_not(None),
+        )
+        .group_by(sample.label)
+        .having(sa.func.count() == sa.func.count(erasure.sample_id))
+        .order_by(sample.label)
+    )
+    return tuple(label for (label,) in rows if label is not None)
+
+
+def forgotten_digest(session: orm.Session, model: tables.Model) -> str | None:
+    """SHA-256 over the sorted content hashes of all that was erased; ``None`` when nothing was.
+
+    Content hashes, not ids: the digest stands in a public manifest.
+    """
+    hashes = session.scalars(
+        sa.select(tables.Sample.content_hash)
+        .join(tables.Erasure, tables.Erasure.sample_id == tables.Sample.sample_id)
+        .where(
+            tables.Erasure.model_id == model.id,
+            tables.Erasure.version.is_not(None),
+            tables.Sample.dataset_id == model.dataset_id,
+        )
+        .order_by(tables.Sample.content_hash)
+    )
+    digest, empty = hashlib.sha256(), True
+    for content_hash in hashes:
+        digest.update(content_hash)
+        empty = False
+    return None if empty else digest.hexdigest()
+
+
+def ids_digest(sample_ids: Sequence[str]) -> str:
+    """SHA-256 over sorted ids: pins a job's targets without repeating them."""
+    digest = hashlib.sha256()
+    for sample_id in sorted(sample_ids):
+        digest.update(sample_id.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _samples(
+    session: orm.Session, dataset: tables.Dataset, target: specs.SampleTarget, pointer: str
+) -> tuple[dict[str, int | None], list[errors.Problem]]:
+    sample = tables.Sample
+    rows = session.execute(
+        sa.select(sample.sample_id, sample.label, sample.split).where(
+            sample.dataset_id == dataset.id,
+            sample.sample_id == sa.any_(sa.literal(list(target.ids), sa.ARRAY(sa.Text))),
+        )
+    ).all()
+    found = {row.sample_id: row.label for row in rows if row.split == TRAIN}
+    elsewhere = {row.sample_id: row.split for row in rows if row.split != TRAIN}
+    problems = []
+    for index, sample_id in enumerate(target.ids):
+        if sample_id in found:
+            continue
+        where = f"{pointer}/ids/{index}"
+        if sample_id in elsewhere:
+            detail = f"this sample is in split {elsewhere[sample_id]}; expected one trained on"
+            problems.append(errors.Problem(where, "not-in-training-set", detail))
+        else:
+            detail = f"no such sample in dataset {dataset.name!r}"
+            problems.append(errors.Problem(where, "unknown-sample", detail))
+    return found, problems
+
+
+def _class(
+    session: orm.Session, dataset: tables.Dataset, target: specs.ClassTarget, pointer: str
+) -> tuple[dict[str, int | None], list[errors.Problem]]:
+    if target.label not in dataset.label_names:
+        known = ", ".join(dataset.label_names[:20]) or "none"
+        detail = f"got label {target.label!r}; dataset {dataset.name!r} has {known}"
+        return {}, [errors.Problem(f"{pointer}/label", "unknown-class", detail)]
+    label = dataset.label_names.index(target.label)
+    found = _trained(session, dataset.id, tables.Sample.label == label)
+    if not found:
+        detail = f"no training sample of dataset {dataset.name!r} has label {target.label!r}"
+        return {}, [errors.Problem(f"{pointer}/label", "unknown-class", detail)]
+    return found, []
+
+
+def _subject(
+    session: orm.Session, dataset: tables.Dataset, target: specs.SubjectTarget, pointer: str
+) -> tuple[dict[str, int | None], list[errors.Problem]]:
+    found = _trained(session, dataset.id, tables.Sample.subject_id == target.subject_id)
+    if not found:
+        detail = f"no training sample of dataset {dataset.name!r} has that subject_id"
+        return {}, [errors.Problem(f"{pointer}/subject_id", "unknown-subject", detail)]
+    return found, []
+
+
+def _trained(
+    session: orm.Session, dataset_id: uuid.UUID, condition: sa.ColumnElement[bool]
+) -> dict[str, int | None]:
+    sample = tables.Sample
+    return dict(
+        session.execute(
+            sa.select(sample.sample_id, sample.label).where(
+                sample.dataset_id == dataset_id, sample.split == TRAIN, condition
+            )
+        ).tuples()
+    )
+
+
+def _left_in_training(
+    session: orm.Session, model: tables.Model, labels: Sequence[int]
+) -> dict[int, int]:
+    """Training samples of each label that no demand has named before."""
+    sample, erasure = tables.Sample, tables.Erasure
+    named = sa.and_(erasure.model_id == model.id, erasure.sample_id == sample.sample_id)
+    rows = session.execute(
+        sa.select(sample.label, sa.func.count())
+        .outerjoin(erasure, named)
+        .where(
+            sample.dataset_id == model.dataset_id,
+            sample.split == TRAIN,
+            sample.label.in_(labels),
+            erasure.sample_id.is_(None),
+        )
+        .group_by(sample.label)
+    )
+    return {label: count for label, count in rows if label is not None}

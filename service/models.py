@@ -1,0 +1,95 @@
+"""Registered neural networks ("model" always means that) and their policies."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, get_args
+
+import pydantic
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from salun_core import specs
+from service import acceptance as gates
+from service import datasets, errors, settings, tables, telling
+
+Family = Literal["classifier", "class_conditional_diffusion", "text_to_image"]
+FAMILIES: tuple[str, ...] = get_args(Family)
+PRODUCTION = "production"
+
+
+class ModelPolicy(specs.Spec):
+    """What the owner of a model decides once; kept with the model and pinned into every job.
+
+    ``max_forget_share`` is the largest share of the training set that may be forgotten in all;
+    ``batch_window_seconds`` is how long an open batch waits for more requests (``None``: the
+    service's own setting).
+    """
+
+    auto_publish: bool = True
+    max_forget_share: Annotated[float, pydantic.Field(gt=0.0, lt=1.0)] = 0.5
+    batch_window_seconds: Annotated[float, pydantic.Field(ge=0.0)] | None = None
+    acceptance: gates.AcceptancePolicy = gates.AcceptancePolicy()
+
+    def window_seconds(self) -> float:
+        """The batch window in force."""
+        if self.batch_window_seconds is None:
+            return settings.load().batch_window_seconds
+        return self.batch_window_seconds
+
+
+def register(
+    session: orm.Session, actor: str, name: str, family: Family, dataset: str, policy: ModelPolicy
+) -> tables.Model:
+    """Register a model over a dataset that is ready.
+
+    Raises :class:`errors.Invalid` for a dataset that is unknown or not ready and
+    :class:`errors.Conflict` for a name in use.
+    """
+    if family != "classifier":
+        detail = f"got family {family!r}; this release serves 'classifier'"
+        raise errors.Invalid(
+            "invalid-model", detail, [errors.Problem("/family", "unsupported-family", detail)]
+        )
+    try:
+        training_set = datasets.by_name(session, dataset)
+    except errors.NotFound as missing:
+        detail = f"{missing.detail}; register it with POST /v1/datasets first"
+        raise _invalid_dataset("unknown-dataset", detail) from missing
+    if training_set.status != "ready":
+        detail = f"dataset {dataset!r} is {training_set.status}, expected ready"
+        raise _invalid_dataset("dataset-not-ready", detail)
+    taken = session.scalar(sa.select(tables.Model.id).where(tables.Model.name == name))
+    if taken is not None:
+        raise errors.Conflict("model-exists", f"model {name!r} exists; choose another name")
+    model = tables.Model(
+        name=name,
+        family=family,
+        dataset_id=training_set.id,
+        policy=policy.model_dump(mode="json"),
+    )
+    session.add(model)
+    session.flush()
+    telling.audit(session, actor, "model.register", model.id, family=family)
+    return model
+
+
+def by_name(session: orm.Session, name: str, *, lock: bool = False) -> tables.Model:
+    """The model of that name; raises :class:`errors.NotFound`."""
+    statement = sa.select(tables.Model).where(tables.Model.name == name)
+    model = session.scalar(statement.with_for_update() if lock else statement)
+    if model is None:
+        raise errors.NotFound("model-not-found", f"no model {name[:80]!r}")
+    return model
+
+
+def listing(session: orm.Session) -> Sequence[tables.Model]:
+    """All models by name."""
+    return session.scalars(sa.select(tables.Model).order_by(tables.Model.name)).all()
+
+
+def policy_of(model: tables.Model) -> ModelPolicy:
+    """The model's policy."""
+    return ModelPolicy.model_validate(model.policy)
+
+
+def _invalid_dataset(code: str, detail: str) -> errors.Invalid:
+    return errors.Invalid("invalid-model", detail, [errors.Problem("/dataset", code, detail)])

@@ -1,0 +1,95 @@
+"""What an unlearning job works on, fixed when it is first claimed.
+
+Later attempts read the same plan, so a resumed job ends in the same bits as an undisturbed one.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from salun_core import specs
+from service import batches, database, errors, jobs, ledger, storage, tables
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The pinned inputs of a job.
+
+    ``forget_ids`` is the batch; ``previous_ids`` what earlier versions lack; ``withheld_ids`` what
+    other batches are about to erase. The retain set is the training split without any of them.
+    """
+
+    model: str
+    dataset: str
+    kind: specs.ForgetKind
+    base_version: int
+    method: dict[str, Any]
+    forget_ids: Sequence[str]
+    previous_ids: Sequence[str]
+    withheld_ids: Sequence[str]
+    excluded_labels: Sequence[int]
+    target_digest: str
+
+    @property
+    def spec(self) -> specs.UnlearningSpec:
+        """The recipe."""
+        return specs.UnlearningSpec.model_validate(self.method)
+
+
+def pinned(claimed: jobs.Claim) -> Plan:
+    """The job's plan: made now if this is the first claim, read back otherwise."""
+    inputs = claimed.inputs
+    if inputs is None or not storage.is_intact(inputs["plan"]):
+        with database.transaction() as session:
+            plan = _make(session, session.get_one(tables.Batch, claimed.subject_id))
+        stored = storage.put([json.dumps(asdict(plan), sort_keys=True).encode()])
+        inputs = jobs.pin_inputs(
+            claimed,
+            {
+                "plan": stored.digest,
+                "base_version": plan.base_version,
+                "target_digest": plan.target_digest,
+                "method": plan.method,
+                "seed": plan.spec.seed,
+            },
+        )
+    return Plan(**json.loads(storage.read(inputs["plan"])))
+
+
+def _make(session: orm.Session, batch: tables.Batch) -> Plan:
+    model = session.get_one(tables.Model, batch.model_id)
+    if model.head is None:
+        raise errors.Conflict("model-not-ready", f"model {model.name!r} has no head version")
+    forget_ids = batches.sample_ids(session, batch.id)
+    return Plan(
+        model=model.name,
+        dataset=session.get_one(tables.Dataset, model.dataset_id).name,
+        kind="class" if batch.kind == "class" else "samples",
+        base_version=model.head,
+        method=batch.method,
+        forget_ids=forget_ids,
+        previous_ids=_named(session, model, tables.Erasure.version.is_not(None)),
+        withheld_ids=_named(
+            session,
+            model,
+            sa.and_(tables.Erasure.version.is_(None), tables.Erasure.batch_id != batch.id),
+        ),
+        excluded_labels=ledger.forgotten_labels(session, model),
+        target_digest=ledger.ids_digest(forget_ids),
+    )
+
+
+def _named(
+    session: orm.Session, model: tables.Model, condition: sa.ColumnElement[bool]
+) -> list[str]:
+    return list(
+        session.scalars(
+            sa.select(tables.Erasure.sample_id)
+            .where(tables.Erasure.model_id == model.id, condition)
+            .order_by(tables.Erasure.sample_id)
+        )
+    )

@@ -1,0 +1,199 @@
+"""How an unlearning job ends: one transaction that publishes, or says why not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from service import (
+    acceptance,
+    aliases,
+    artifacts,
+    batches,
+    database,
+    errors,
+    forget_requests,
+    jobs,
+    ledger,
+    models,
+    tables,
+    telling,
+    versions,
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run made: the files of the new version, its rendered report, the verdict."""
+
+    base_version: int
+    files: Sequence[artifacts.FileRef]
+    report: dict[str, Any]
+    verdict: acceptance.Verdict
+
+
+def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
+    """Write the version and move everything that depends on it, in one transaction.
+
+    Raises :class:`errors.LeaseLost` when the claim is not good any more and
+    :class:`errors.Conflict` (``head-moved``) when the model got another head meanwhile.
+    """
+    with database.transaction() as session:
+        job = jobs.hold(session, claimed)
+        batch = session.get_one(tables.Batch, claimed.subject_id)
+        model = session.get_one(tables.Model, batch.model_id, with_for_update=True)
+        if model.head != outcome.base_version:
+            detail = f"job started from version {outcome.base_version}, the head is {model.head}"
+            raise errors.Conflict("head-moved", detail)
+        for file in outcome.files:
+            _keep_blob(session, file)
+        number = versions.next_number(session, model)
+        if outcome.verdict.passed:
+            _mark_erased(session, batch, number)
+        version = versions.add(
+            session,
+            model,
+            outcome.files,
+            lineage=_lineage(session, model, outcome.base_version),
+            parent=outcome.base_version,
+            job_id=job.id,
+            report=outcome.report,
+        )
+        if outcome.verdict.passed:
+            _serve(session, model, batch, version)
+        else:
+            batch.state = "blocked"
+            forget_requests.block(session, batch.id, "verification_failed")
+        telling.audit(
+            session,
+            "worker",
+            "version.add",
+            version.id,
+            passed=outcome.verdict.passed,
+            manifest=version.manifest_digest,
+        )
+        jobs.finish(session, job, "succeeded", None)
+        return version
+
+
+def nothing_left(claimed: jobs.Claim) -> None:
+    """Everything in the batch was erased by an earlier job: finish without a new version."""
+    with database.transaction() as session:
+        job = jobs.hold(session, claimed)
+        batch = session.get_one(tables.Batch, claimed.subject_id)
+        batch.state = "completed"
+        _complete_requests(session, batch)
+        jobs.finish(session, job, "succeeded", None)
+
+
+def give_up(claimed: jobs.Claim, status: str, reason: str, error: dict[str, Any]) -> None:
+    """The job failed for good or was cancelled; the duty stays, and a person must act."""
+    with database.transaction() as session:
+        job = jobs.hold(session, claimed)
+        close_job(session, job, status, reason, error)
+
+
+def close_job(
+    session: orm.Session, job: tables.Job, status: str, reason: str, error: dict[str, Any]
+) -> None:
+    """Close an unlearning job without a version and block its batch."""
+    batch = session.get_one(tables.Batch, job.subject_id)
+    batch.state = "blocked"
+    forget_requests.block(session, batch.id, reason)
+    jobs.finish(session, job, status, error)
+
+
+def move_alias(
+    session: orm.Session,
+    actor: str,
+    model: tables.Model,
+    name: str,
+    number: int,
+    if_serial: int | None,
+) -> None:
+    """Move an alias by hand; requests that waited for their version to be served are complete."""
+    aliases.move_by_hand(session, actor, model, name, number, if_serial)
+    if name == models.PRODUCTION:
+        served = versions.by_number(session, model, number)
+        line = [*served.lineage.get("chain", []), served.number]
+        waiting = session.scalars(
+            sa.select(tables.Batch).where(
+                tables.Batch.model_id == model.id,
+                tables.Batch.state == "verified",
+                tables.Batch.result_version.in_(line),
+            )
+        ).all()
+        for batch in waiting:
+            batch.state = "completed"
+            _complete_requests(session, batch)
+
+
+def _serve(
+    session: orm.Session, model: tables.Model, batch: tables.Batch, version: tables.Version
+) -> None:
+    version.state = "verified"
+    model.head = version.number
+    batch.result_version = version.number
+    if not models.policy_of(model).auto_publish:
+        batch.state = "verified"
+        forget_requests.advance(session, batch.id, "publishing")
+        return
+    aliases.move(session, "worker", model, models.PRODUCTION, version)
+    batch.state = "completed"
+    _complete_requests(session, batch)
+
+
+def _complete_requests(session: orm.Session, batch: tables.Batch) -> None:
+    session.flush()
+    for request in batches.members(session, batch.id):
+        open_batches = session.scalar(
+            sa.select(sa.func.count())
+            .select_from(tables.BatchMember)
+            .join(tables.Batch, tables.Batch.id == tables.BatchMember.batch_id)
+            .where(tables.BatchMember.request_id == request.id, tables.Batch.state != "completed")
+        )
+        if request.status in forget_requests.OPEN and not open_batches:
+            forget_requests.complete(session, request, _newest_erasure(session, request))
+
+
+def _newest_erasure(session: orm.Session, request: tables.ForgetRequest) -> int:
+    """The first version that lacks everything the request named."""
+    newest = session.scalar(
+        sa.select(sa.func.max(tables.Erasure.version))
+        .join(tables.RequestSample, tables.RequestSample.sample_id == tables.Erasure.sample_id)
+        .where(
+            tables.RequestSample.request_id == request.id,
+            tables.Erasure.model_id == request.model_id,
+        )
+    )
+    if newest is None:
+        msg = f"request {request.id} has nothing erased"
+        raise RuntimeError(msg)
+    return newest
+
+
+def _mark_erased(session: orm.Session, batch: tables.Batch, number: int) -> None:
+    session.execute(
+        sa.update(tables.Erasure)
+        .where(tables.Erasure.batch_id == batch.id, tables.Erasure.version.is_(None))
+        .values(version=number, erased_at=sa.func.clock_timestamp())
+    )
+
+
+def _lineage(session: orm.Session, model: tables.Model, base_version: int) -> dict[str, Any]:
+    base = versions.by_number(session, model, base_version)
+    chain = [*base.lineage.get("chain", []), base.number]
+    return {
+        "anchor": base.lineage.get("anchor", base.number),
+        "chain": chain,
+        "chain_length": len(chain),
+        "forgotten_digest": ledger.forgotten_digest(session, model),
+    }
+
+
+def _keep_blob(session: orm.Session, file: artifacts.FileRef) -> None:
+    if session.get(tables.Blob, file.digest) is None:
+        session.add(tables.Blob(digest=file.digest, size=file.size))
+        session.flush()

@@ -1,0 +1,70 @@
+"""The hint over Celery: one id, acknowledged early. PostgreSQL holds the truth.
+
+A hint that gets lost costs seconds, never a job: :func:`relay` sends what the outbox still holds,
+and :func:`service.sweeping.sweep` writes new hints for jobs that nobody picked up.
+"""
+
+import functools
+
+import celery
+import sqlalchemy as sa
+
+from service import database, settings, tables
+
+RUN_JOB = "worker.tasks.run_job"
+UNLEARNING = "unlearning"
+HOUSEKEEPING = "housekeeping"
+RELAY_BATCH = 500
+
+
+@functools.cache
+def app() -> celery.Celery:
+    """The Celery application that API and worker share."""
+    broker_url = settings.load().broker_url
+    application = celery.Celery("salun", broker=broker_url)
+    application.conf.update(
+        task_ignore_result=True,
+        task_acks_late=False,
+        task_default_queue=HOUSEKEEPING,
+        task_serializer="json",
+        accept_content=["json"],
+        worker_prefetch_multiplier=1,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            "socket_connect_timeout": 2.0,
+            "socket_timeout": 10.0,
+            "visibility_timeout": 3600,
+        },
+        worker_send_task_events=False,
+    )
+    return application
+
+
+def relay() -> int:
+    """Send what the outbox holds; returns how many left. Raises what the broker raises."""
+    with database.transaction() as session:
+        messages = session.scalars(
+            sa.select(tables.OutboxMessage)
+            .where(tables.OutboxMessage.sent_at.is_(None), tables.OutboxMessage.topic == RUN_JOB)
+            .order_by(tables.OutboxMessage.id)
+            .limit(RELAY_BATCH)
+            .with_for_update(skip_locked=True)
+        ).all()
+        if not messages:
+            return 0
+        with app().connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=3)
+            for message in messages:
+                _send(connection, message)
+                message.sent_at = sa.func.clock_timestamp()
+        return len(messages)
+
+
+def _send(connection: object, message: tables.OutboxMessage) -> None:
+    app().send_task(
+        RUN_JOB,
+        args=[message.payload["job_id"]],
+        queue=message.payload["queue"],
+        connection=connection,
+        retry=False,
+    )

@@ -1,0 +1,149 @@
+"""The content-addressed store: a file's name is its SHA-256, and it is there whole or not at all.
+
+Layout under the data folder: ``blobs/ab/abcdef…`` for content, ``incoming/`` for what is being
+written, ``work/{job}/{fence}/`` for the scratch files of one attempt (a zombie litters only there).
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from service import errors, settings
+
+CHUNK_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Content that is in the store."""
+
+    digest: str
+    size: int
+
+
+def root() -> Path:
+    """The data folder, made on first use."""
+    folder = settings.load().data_dir
+    (folder / "blobs").mkdir(parents=True, exist_ok=True)
+    (folder / "incoming").mkdir(exist_ok=True)
+    return folder
+
+
+def path_of(digest: str) -> Path:
+    """Where content of that digest lies, or would lie."""
+    return root() / "blobs" / digest[:2] / digest
+
+
+def exists(digest: str) -> bool:
+    """Whether the content is there."""
+    return path_of(digest).is_file()
+
+
+def is_intact(digest: str) -> bool:
+    """Whether the content is there and still hashes to its name."""
+    if not exists(digest):
+        return False
+    with path_of(digest).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == digest
+
+
+class Incoming:
+    """Content being written; nothing is visible in the store before ``commit``."""
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        self._limit = limit_bytes
+        self._hash = hashlib.sha256()
+        self._size = 0
+        handle, name = tempfile.mkstemp(dir=root() / "incoming")
+        self._file = os.fdopen(handle, "wb")
+        self.path = Path(name)
+
+    def write(self, chunk: bytes) -> None:
+        """Append; raises :class:`errors.Invalid` (``body-too-large``) over the limit."""
+        self._size += len(chunk)
+        if self._limit is not None and self._size > self._limit:
+            detail = f"got more than {self._limit} bytes, expected at most that"
+            raise errors.Invalid("body-too-large", detail)
+        self._hash.update(chunk)
+        self._file.write(chunk)
+
+    def commit(self, expected_digest: str | None = None) -> Stored:
+        """Make it visible; raises :class:`errors.Invalid` (``digest-mismatch``) on another hash."""
+        digest = self._hash.hexdigest()
+        if expected_digest is not None and digest != expected_digest:
+            detail = f"got content with sha256 {digest}, expected {expected_digest}"
+            raise errors.Invalid("digest-mismatch", detail)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        target = path_of(digest)
+        target.parent.mkdir(exist_ok=True)
+        self.path.replace(target)
+        _sync_folder(target.parent)
+        return Stored(digest, self._size)
+
+    def discard(self) -> None:
+        """Forget what was written."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def incoming(limit_bytes: int | None = None) -> Iterator[Incoming]:
+    """Content being written, thrown away unless it was committed."""
+    writer = Incoming(limit_bytes)
+    try:
+        yield writer
+    finally:
+        writer.discard()
+
+
+def put(chunks: Iterable[bytes]) -> Stored:
+    """Store content that we made ourselves."""
+    with incoming() as writer:
+        for chunk in chunks:
+            writer.write(chunk)
+        return writer.commit()
+
+
+def put_file(path: Path) -> Stored:
+    """Store a file that we made ourselves."""
+    with path.open("rb") as stream:
+        return put(iter(lambda: stream.read(CHUNK_BYTES), b""))
+
+
+def read(digest: str) -> bytes:
+    """Small content (a report, a config) as bytes."""
+    return path_of(digest).read_bytes()
+
+
+@contextlib.contextmanager
+def scratch(job_id: uuid.UUID, fence: int) -> Iterator[Path]:
+    """A folder for the temporary files of one attempt, removed when it ends."""
+    folder = root() / "work" / str(job_id) / str(fence)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(digest: str) -> None:
+    """Drop content that nothing refers to any more (a checkpoint that was replaced)."""
+    path_of(digest).unlink(missing_ok=True)

@@ -1,0 +1,53 @@
+"""What makes the broker optional: every few seconds, look for work that nobody was told of."""
+
+import datetime
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from service import batches, database, jobs, queue, settings, tables
+
+KEEP_SENT_DAYS = 1
+KEEP_IDEMPOTENCY_DAYS = 30
+
+
+@dataclass(frozen=True)
+class Swept:
+    """How many batches were sealed, jobs hinted again, messages sent."""
+
+    sealed: int
+    hinted: int
+    sent: int
+
+
+def sweep() -> Swept:
+    """Seal batches whose window is over, hint jobs that wait or went silent, send the outbox."""
+    with database.transaction() as session:
+        sealed = batches.seal_due(session)
+    with database.transaction() as session:
+        waiting = jobs.unclaimed(session, older_than_seconds=settings.load().sweep_seconds)
+        for job in waiting:
+            jobs.hint(session, job)
+    with database.transaction() as session:
+        _drop_old_rows(session)
+    sent = 0
+    while count := queue.relay():
+        sent += count
+    return Swept(sealed, len(waiting), sent)
+
+
+def _drop_old_rows(session: orm.Session) -> None:
+    """Sent messages and old idempotency records have done their work."""
+    now = sa.func.clock_timestamp()
+    session.execute(
+        sa.delete(tables.OutboxMessage).where(
+            tables.OutboxMessage.sent_at < now - datetime.timedelta(days=KEEP_SENT_DAYS)
+        )
+    )
+    session.execute(
+        sa.delete(tables.IdempotencyRecord).where(
+            tables.IdempotencyRecord.created_at
+            < now - datetime.timedelta(days=KEEP_IDEMPOTENCY_DAYS)
+        )
+    )

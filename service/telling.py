@@ -1,0 +1,45 @@
+"""What is written in the same transaction as what it tells of: events, audit entries, outbox."""
+
+import uuid
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from service import tables
+
+CHANNEL = "salun_changes"
+
+
+def event(session: orm.Session, subject_id: uuid.UUID, event_type: str, **data: Any) -> None:  # noqa: ANN401
+    """Append to the subject's event stream; :func:`changed` wakes those who watch it."""
+    session.add(tables.Event(subject_id=subject_id, type=event_type, data=data))
+
+
+def changed(session: orm.Session, key: object) -> None:
+    """Wake those who wait for ``key``, once this transaction commits.
+
+    Not for the path of a submission: PostgreSQL commits transactions that notify one by one.
+    """
+    session.execute(sa.select(sa.func.pg_notify(CHANNEL, str(key))))
+
+
+def audit(
+    session: orm.Session,
+    actor: str,
+    action: str,
+    object_id: object,
+    **detail: Any,  # noqa: ANN401
+) -> None:
+    """Note who did what; ``detail`` holds counts and digests, never an identity."""
+    session.add(
+        tables.AuditEntry(actor=actor, action=action, object_id=str(object_id), detail=detail)
+    )
+
+
+def outbox(session: orm.Session, topic: str, **payload: Any) -> None:  # noqa: ANN401
+    """Leave a message to be sent at least once after this transaction commits.
+
+    Whoever commits calls :func:`service.queue.relay` next; if it dies before, a sweep does.
+    """
+    session.add(tables.OutboxMessage(topic=topic, payload=payload))

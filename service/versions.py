@@ -1,0 +1,210 @@
+"""Immutable versions of a model: files by digest, a manifest, a state.
+
+States: ``staged`` (not validated, or did not pass) → ``verified`` (passed, not yet served) →
+``published`` → ``superseded`` (an alias moved on) → ``revoked`` (410 from then on) → ``purged``.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from service import artifacts, errors, jobs, tables, telling
+
+SHA_LENGTH = 40  # what hub clients take for a commit
+
+
+def add_base(
+    session: orm.Session, actor: str, model: tables.Model, files: Sequence[artifacts.FileRef]
+) -> tuple[tables.Version, tables.Job]:
+    """Stage an uploaded version and queue its validation by a worker.
+
+    Raises :class:`errors.Invalid` for what can be told at once.
+    """
+    artifacts.check_listing(files)
+    _check_blobs(session, files)
+    dataset = session.get_one(tables.Dataset, model.dataset_id)
+    artifacts.check_classifier(files, dataset.label_names)
+    lineage: dict[str, Any] = {
+        "anchor": None,
+        "chain": [],
+        "chain_length": 0,
+        "forgotten_digest": None,
+    }
+    version = add(session, model, files, lineage=lineage)
+    job = jobs.enqueue(
+        session, jobs.VALIDATION, line=f"version:{version.id}", subject_id=version.id
+    )
+    telling.audit(session, actor, "version.add", version.id, manifest=version.manifest_digest)
+    return version, job
+
+
+def add(
+    session: orm.Session,
+    model: tables.Model,
+    files: Sequence[artifacts.FileRef],
+    *,
+    lineage: Mapping[str, Any],
+    parent: int | None = None,
+    job_id: uuid.UUID | None = None,
+    report: dict[str, Any] | None = None,
+) -> tables.Version:
+    """Write a staged version and its manifest. The caller holds the model row's lock."""
+    number = next_number(session, model)
+    created_at = session.scalar(sa.select(sa.func.clock_timestamp()))
+    own = number if lineage["anchor"] is None else lineage["anchor"]
+    full_lineage = {**lineage, "anchor": own}
+    manifest = json.dumps(
+        {
+            "model": model.name,
+            "version": number,
+            "lineage": {**full_lineage, "parent": parent},
+            "created_at": _timestamp(created_at),
+            "files": [
+                {"path": file.path, "digest": file.digest, "size": file.size}
+                for file in sorted(files, key=lambda file: file.path)
+            ],
+        },
+        sort_keys=True,
+        separators=(",", ":"),
+    ).encode()
+    version = tables.Version(
+        model_id=model.id,
+        number=number,
+        parent=parent,
+        job_id=job_id,
+        manifest=manifest,
+        manifest_digest=hashlib.sha256(manifest).hexdigest(),
+        lineage=full_lineage,
+        report=report,
+        created_at=created_at,
+    )
+    session.add(version)
+    session.flush()
+    session.add_all(
+        tables.VersionFile(
+            version_id=version.id, path=file.path, digest=file.digest, size=file.size
+        )
+        for file in files
+    )
+    session.flush()
+    return version
+
+
+def next_number(session: orm.Session, model: tables.Model) -> int:
+    """The number that the next version of a model gets."""
+    newest = session.scalar(
+        sa.select(sa.func.max(tables.Version.number)).where(tables.Version.model_id == model.id)
+    )
+    return (newest or 0) + 1
+
+
+def by_number(session: orm.Session, model: tables.Model, number: int) -> tables.Version:
+    """A version that may be seen; raises :class:`errors.NotFound`."""
+    version = session.scalar(
+        sa.select(tables.Version).where(
+            tables.Version.model_id == model.id, tables.Version.number == number
+        )
+    )
+    if version is None:
+        raise errors.NotFound("version-not-found", f"model {model.name!r} has no version {number}")
+    return version
+
+
+def refuse_revoked(model: tables.Model, version: tables.Version) -> None:
+    """Raise :class:`errors.Gone` for a version that must not be served any more."""
+    if version.state in {"revoked", "purged"}:
+        detail = f"version {version.number} of model {model.name!r} was revoked"
+        raise errors.Gone("version-revoked", detail)
+
+
+def listing(session: orm.Session, model: tables.Model) -> Sequence[tables.Version]:
+    """All versions of a model, newest first."""
+    return session.scalars(
+        sa.select(tables.Version)
+        .where(tables.Version.model_id == model.id)
+        .order_by(tables.Version.number.desc())
+    ).all()
+
+
+def files_of(session: orm.Session, version: tables.Version) -> list[artifacts.FileRef]:
+    """The files of a version by path."""
+    rows = session.scalars(
+        sa.select(tables.VersionFile)
+        .where(tables.VersionFile.version_id == version.id)
+        .order_by(tables.VersionFile.path)
+    )
+    return [artifacts.FileRef(row.path, row.digest, row.size) for row in rows]
+
+
+def revoke(
+    session: orm.Session, actor: str, model: tables.Model, number: int, reason: str
+) -> tables.Version:
+    """Refuse a version from now on (410).
+
+    Raises :class:`errors.Conflict` (``version-in-use``) while an alias points at it.
+    """
+    version = by_number(session, model, number)
+    aliases = session.scalars(
+        sa.select(tables.Alias.name).where(
+            tables.Alias.model_id == model.id, tables.Alias.version == number
+        )
+    ).all()
+    if aliases:
+        detail = f"alias {', '.join(aliases)} points at version {number}; move it first"
+        raise errors.Conflict("version-in-use", detail)
+    if version.state not in {"revoked", "purged"}:
+        version.state = "revoked"
+        version.revoke_reason = reason
+        version.revoked_at = sa.func.clock_timestamp()
+        telling.audit(session, actor, "version.revoke", version.id, number=number)
+        telling.changed(session, model.id)
+        session.flush()
+        session.refresh(version)
+    return version
+
+
+def blob_is_servable(session: orm.Session, digest: str) -> bool:
+    """Whether content may be downloaded: not when only revoked versions hold it."""
+    states = session.scalars(
+        sa.select(tables.Version.state)
+        .join(tables.VersionFile, tables.VersionFile.version_id == tables.Version.id)
+        .where(tables.VersionFile.digest == digest)
+        .distinct()
+    ).all()
+    return not states or bool(set(states) - {"revoked", "purged"})
+
+
+def sha_of(version: tables.Version) -> str:
+    """The commit-like name that hub clients use: a truncated manifest digest."""
+    return version.manifest_digest[:SHA_LENGTH]
+
+
+def _check_blobs(session: orm.Session, files: Sequence[artifacts.FileRef]) -> None:
+    digests = [file.digest for file in files]
+    sizes = dict(
+        session.execute(
+            sa.select(tables.Blob.digest, tables.Blob.size).where(tables.Blob.digest.in_(digests))
+        ).tuples()
+    )
+    problems = []
+    for index, file in enumerate(files):
+        if file.digest not in sizes:
+            detail = (
+                f"{file.path}: no blob {file.digest[:80]!r}; upload it with PUT /v1/blobs/sha256"
+            )
+            problems.append(errors.Problem(f"/files/{index}/digest", "blob-not-found", detail))
+        elif sizes[file.digest] != file.size:
+            detail = f"{file.path}: got size {file.size}, the blob has {sizes[file.digest]} bytes"
+            problems.append(errors.Problem(f"/files/{index}/size", "size-mismatch", detail))
+    if problems:
+        raise errors.Invalid("unsafe-artifact", problems[0].detail, problems)
+
+
+def _timestamp(moment: Any) -> str:  # noqa: ANN401
+    text: str = moment.isoformat()
+    return text.replace("+00:00", "Z")

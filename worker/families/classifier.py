@@ -1,0 +1,171 @@
+"""Image classifiers in timm's hub layout: ``config.json`` and ``model.safetensors``."""
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from salun_core import (
+    architectures,
+    images,
+    masks,
+    preprocessing,
+    progress,
+    saliency,
+    specs,
+    verification,
+    weights,
+)
+from salun_core import errors as core_errors
+from salun_core.unlearn import contract as unlearn_contract
+from salun_core.unlearn import methods
+from service import artifacts, planning, storage
+from worker import samples
+from worker.families import contract
+
+_BUFFERS, _DETAIL = "changed_buffers", "detail"
+
+
+@dataclass(frozen=True)
+class PreparedClassifier:
+    """The original net and the sets of a plan, in memory."""
+
+    plan: planning.Plan
+    config: specs.ClassifierConfig
+    original: torch.nn.Module
+    sets: Mapping[str, images.ImageSet]
+
+    def compute_mask(self, path: Path, report: contract.Progress) -> None:
+        """Write the bit-packed mask, or an empty file where the recipe uses none."""
+        spec = self.plan.spec
+        if spec.mask == "none":
+            weights.write(path, {}, {"mask": "none"})
+            return
+        mask = saliency.saliency_mask(
+            self.original,
+            self.sets["forget"],
+            preprocessing.Preprocessing(self.config.pretrained_cfg),
+            spec.density,
+            report,
+        )
+        if spec.mask == "random":
+            mask = masks.random_mask(mask, spec.seed)
+        weights.write(path, mask.to_tensors(), {"mask": spec.mask})
+
+    def unlearn(
+        self,
+        mask: Path,
+        path: Path,
+        report: contract.Progress,
+        checkpoints: progress.Checkpoints,
+    ) -> None:
+        """Write the unlearned weights; what the method says of itself stands in the metadata."""
+        net = copy.deepcopy(self.original)
+        data = unlearn_contract.UnlearningData(
+            forget_set=self.sets["forget"],
+            retain_set=self.sets["retain"],
+            holdout_set=self._unseen(),
+            previous_set=self.sets["previous"],
+            excluded_labels=tuple(self.plan.excluded_labels),
+        )
+        result = methods.unlearn(
+            net, self.config, data, _mask(mask), self.plan.spec, report, checkpoints
+        )
+        metadata = {
+            _BUFFERS: json.dumps(result.changed_buffers),
+            _DETAIL: json.dumps({"steps": result.steps, **result.detail}, sort_keys=True),
+        }
+        weights.write(path, net.state_dict(), metadata)
+
+    def verify(
+        self, mask: Path, unlearned: Path, report: contract.Progress
+    ) -> specs.VerificationReport:
+        """Measure the unlearned net, read back from what will be served."""
+        metadata = weights.read_metadata(unlearned)
+        subject = verification.Subject(
+            kind=self.plan.kind,
+            mask=_mask(mask),
+            changed_buffers=tuple(json.loads(metadata[_BUFFERS])),
+            spec=self.plan.spec,
+            excluded_labels=tuple(self.plan.excluded_labels),
+        )
+        splits = verification.Splits(
+            forget_set=self.sets["forget"],
+            retain_set=self.sets["retain"],
+            holdout_set=self._unseen(),
+            test_set=self.sets["test"],
+            previous_set=self.sets["previous"],
+        )
+        net = architectures.load(self.config, unlearned)
+        measured = verification.verify(self.original, net, self.config, splits, subject, report)
+        evidence = {
+            **measured.evidence,
+            "method": json.loads(metadata[_DETAIL]),
+            "unseen_pool": "holdout" if len(self.sets["holdout"]) else "test",
+        }
+        return measured.model_copy(update={"evidence": evidence})
+
+    def _unseen(self) -> images.ImageSet:
+        """What was never trained on: the holdout split, or the test split where there is none."""
+        return self.sets["holdout"] if len(self.sets["holdout"]) else self.sets["test"]
+
+
+class Classifier:
+    """The adapter."""
+
+    def prepare(
+        self,
+        plan: planning.Plan,
+        files: Mapping[str, artifacts.FileRef],
+        report: contract.Progress,
+    ) -> PreparedClassifier:
+        """Load the net that is served and decode the data once."""
+        config = artifacts.read_config(files[artifacts.CONFIG].digest)
+        original = architectures.load(config, storage.path_of(files[artifacts.WEIGHTS].digest))
+        return PreparedClassifier(plan, config, original, _sets(plan, config, report))
+
+    def new_files(
+        self, base: Sequence[artifacts.FileRef], unlearned: artifacts.FileRef
+    ) -> list[artifacts.FileRef]:
+        """The base version's files with the weights replaced."""
+        return [unlearned if file.path == artifacts.WEIGHTS else file for file in base]
+
+
+def _mask(path: Path) -> masks.SaliencyMask | None:
+    if weights.read_metadata(path)["mask"] == "none":
+        return None
+    return masks.SaliencyMask.from_tensors(weights.read(path))
+
+
+def _sets(
+    plan: planning.Plan, config: specs.ClassifierConfig, report: contract.Progress
+) -> dict[str, images.ImageSet]:
+    forget, previous = frozenset(plan.forget_ids), frozenset(plan.previous_ids)
+    withheld = frozenset(plan.withheld_ids)
+    rows: dict[str, list[tuple[str, int, bytes]]] = {
+        name: [] for name in ("forget", "previous", "withheld", "retain", "holdout", "test")
+    }
+    for sample in samples.read(plan.dataset):
+        name = "retain" if sample.split == "train" else sample.split
+        if sample.sample_id in forget:
+            name = "forget"
+        elif sample.sample_id in previous:
+            name = "previous"
+        elif sample.sample_id in withheld:
+            name = "withheld"
+        rows[name].append((sample.sample_id, sample.label, sample.content))
+    found = {row[0] for row in rows["forget"]}
+    if found != forget:
+        missing = len(forget - found)
+        detail = f"{missing} of {len(forget)} samples to forget are not in the stored data"
+        raise core_errors.InvalidDataError(detail)
+    del rows["withheld"]
+    decode = preprocessing.Preprocessing(config.pretrained_cfg)
+    decoded = {}
+    for index, (name, found_rows) in enumerate(rows.items()):
+        decoded[name] = decode.image_set(sorted(found_rows))
+        report(index + 1, len(rows))
+    return decoded

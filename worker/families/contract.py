@@ -1,0 +1,39 @@
+"""What the pipeline needs of a model family. One adapter a family; the pipeline knows only this."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from salun_core import progress, specs
+from service import artifacts, planning
+
+Progress = Callable[[int, int], None]
+
+
+class Prepared(Protocol):
+    """A loaded job: the original net and the sets of its plan."""
+
+    def compute_mask(self, path: Path, report: Progress) -> None:
+        """Write the saliency mask."""
+
+    def unlearn(
+        self, mask: Path, path: Path, report: Progress, checkpoints: progress.Checkpoints
+    ) -> None:
+        """Write the unlearned weights."""
+
+    def verify(self, mask: Path, unlearned: Path, report: Progress) -> specs.VerificationReport:
+        """Measure the unlearned net beside the original."""
+
+
+class Family(Protocol):
+    """An adapter between the registry's files and ``salun_core``."""
+
+    def prepare(
+        self, plan: planning.Plan, files: Mapping[str, artifacts.FileRef], report: Progress
+    ) -> Prepared:
+        """Load the original net and the data."""
+
+    def new_files(
+        self, base: Sequence[artifacts.FileRef], unlearned: artifacts.FileRef
+    ) -> list[artifacts.FileRef]:
+        """The files of the new version: the base version's with the weights replaced."""

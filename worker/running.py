@@ -1,0 +1,60 @@
+"""One claimed job from start to end, whatever its kind: run it, and account for how it ended."""
+
+import contextlib
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+
+from kombu import exceptions as kombu_exceptions
+from redis import exceptions as redis_exceptions
+
+from salun_core import errors as core_errors
+from service import cancellation, database, errors, jobs, queue
+from worker import endings, ingesting, leases, pipeline, validating
+
+_log = logging.getLogger("salun.worker")
+RETRY_SECONDS = 1.0
+
+Work = Callable[[leases.Lease], None]
+_WORK: Mapping[str, Work] = {
+    jobs.UNLEARNING: pipeline.run,
+    jobs.INGESTION: ingesting.run,
+    jobs.VALIDATION: validating.run,
+}
+
+
+def run_one(job_id: str, owner: str) -> None:
+    """Claim the most urgent job of the queue that the hinted job is in, and run it."""
+    with database.transaction() as session:
+        queue_name = jobs.by_id(session, uuid.UUID(job_id)).queue
+    claimed = jobs.claim(queue_name, owner)
+    if claimed is not None:
+        _run(claimed)
+        with contextlib.suppress(
+            OSError, kombu_exceptions.OperationalError, redis_exceptions.RedisError
+        ):
+            queue.relay()
+
+
+def _run(claimed: jobs.Claim) -> None:
+    _log.info("job %s: attempt %d of kind %s", claimed.job_id, claimed.attempt, claimed.kind)
+    try:
+        with leases.Lease(claimed) as lease:
+            if claimed.attempt > claimed.max_attempts:
+                endings.fail(
+                    claimed, "worker_died", f"{claimed.attempt - 1} attempts ended in death"
+                )
+                return
+            _WORK[claimed.kind](lease)
+    except errors.LeaseLost:
+        _log.warning("job %s: lease lost, nothing written", claimed.job_id)
+    except leases.Interrupted:
+        _log.info("job %s: given back, this worker is going away", claimed.job_id)
+        jobs.release(claimed)
+    except core_errors.CancelledError:
+        endings.cancel(claimed, cancellation.REASON)
+    except (core_errors.SalunError, errors.Refusal) as error:
+        endings.fail(claimed, type(error).__name__, str(error))
+    except Exception as error:  # noqa: BLE001 - whatever it was, the duty stays and is accounted for
+        _log.exception("job %s: attempt %d failed", claimed.job_id, claimed.attempt)
+        endings.retry_or_fail(claimed, error, RETRY_SECONDS)
