@@ -40,7 +40,8 @@ def tell(error: errors.ClientError, *, as_json: bool) -> None:
         for entry in error.problem.get("errors", []):
             where = entry.get("pointer", "")
             what = entry.get("detail") or entry.get("code", "")
-            err.print(rich.markup.escape(f"  {where}  {what}"))
+            repeats = what == error.problem.get("detail")  # said already: only where it is
+            err.print(rich.markup.escape(f"  {where}" if repeats else f"  {where}  {what}"))
 
 
 def _as_object(error: errors.ClientError) -> Mapping[str, Any]:

@@ -182,6 +182,9 @@ def _show_end(state: http.Json, *, as_json: bool) -> None:
 
 
 def _list(found: http.Json) -> None:
+    if not found["items"]:
+        console.out.print("no forget requests")
+        return
     render.table(
         ["id", "model", "status", "stage", "received", "due", "version"],
         (
