@@ -19,16 +19,22 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Representation:
-    """A rendered body, what changes it, and headers of its own."""
+    """A rendered body, what changes it, and headers of its own.
+
+    ``version`` is the validator where the body also tells the time; else it is made of the bytes.
+    """
 
     body: bytes
     keys: frozenset[str] = frozenset()
     headers: dict[str, str] = field(default_factory=dict)
     media_type: str = "application/json"
+    version: str | None = None
 
     @property
     def etag(self) -> str:
-        """A strong validator over the bytes."""
+        """The validator."""
+        if self.version is not None:
+            return f'"{self.version}"'
         return f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
 
 

@@ -11,7 +11,11 @@ import typer
 
 from client import errors
 
+_WIDTH_IN_FILES = 160  # a pipe or file has no width; ids must not be cut there
+
 out = rich.console.Console(highlight=False)
+if not out.is_terminal:
+    out.width = _WIDTH_IN_FILES
 err = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -42,7 +42,7 @@ class Stages:
             console.print_json(dict(state))
             return
         progress = state.get("progress") or {}
-        stage = str(progress.get("stage") or state.get("stage") or state.get("status") or "")
+        stage = str(state.get("stage") or state.get("status") or state.get("state") or "")
         told = stage.replace("_", " ")
         if self._bar is not None and self._task is not None:
             self._bar.update(

@@ -13,7 +13,9 @@ _NOTHING = "—"
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
     """Print a table; None is shown as a dash, and nothing is taken for markup."""
-    shown = rich.table.Table(*columns, title=title or None, title_justify="left")
+    shown = rich.table.Table(title=title or None, title_justify="left")
+    for place, column in enumerate(columns):  # names and ids stay whole: they are typed again
+        shown.add_column(column, no_wrap=place == 0, overflow="fold")
     for row in rows:
         shown.add_row(*(text(cell) for cell in row))
     console.out.print(shown)
@@ -55,8 +57,8 @@ def moment(value: object) -> str | None:
 def forget_request(state: Mapping[str, Any]) -> None:
     """Print one forget request."""
     summary = state.get("targets_summary") or {}
-    progress = state.get("progress") or {}
-    fraction = progress.get("fraction")
+    working = state["status"] in ("pending", "in_progress")
+    fraction = ((state.get("progress") or {}) if working else {}).get("fraction")
     fields(
         [
             ("request", state["id"]),
@@ -64,7 +66,7 @@ def forget_request(state: Mapping[str, Any]) -> None:
             ("status", f"{state['status']} ({state['stage']})"),
             ("reason", state.get("reason")),
             ("targets", summary or None),
-            ("progress", None if fraction is None else f"{fraction:.0%}"),
+            ("stage's progress", None if fraction is None else f"{fraction:.0%}"),
             ("received", moment(state.get("received_at"))),
             ("due", moment(state.get("due_at"))),
             ("expected", moment(state.get("expected_completion_at"))),

@@ -13,11 +13,16 @@ def configuration() -> config.Config:
     return result
 
 
+def upgrade(revision: str) -> None:
+    """Migrate to a revision."""
+    command.upgrade(configuration(), revision)
+
+
 def main() -> None:
     """Migrate to head, or to the revision given."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("revision", nargs="?", default="head", help="default: head")
-    command.upgrade(configuration(), parser.parse_args().revision)
+    upgrade(parser.parse_args().revision)
 
 
 if __name__ == "__main__":

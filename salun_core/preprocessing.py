@@ -13,7 +13,15 @@ from timm.data import transforms_factory
 from salun_core import errors, images, specs
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
-_MAX_PIXELS = 100_000_000  # a small file can unpack to gigabytes
+_MAX_PIXELS = 80_000_000  # a small file can unpack to gigabytes; Pillow warns just above
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    PIL.Image.DecompressionBombError,
+    PIL.Image.DecompressionBombWarning,  # where warnings are errors
+)
 # 16-bit and float pictures have no agreed scale, so they are refused instead of clipped.
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La"})
 
@@ -58,7 +66,7 @@ class Preprocessing:
             with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
                 self._check_picture(picture, sample_id)
                 converted = picture.convert("L" if self.config.input_size[0] == 1 else "RGB")
-        except (OSError, SyntaxError, ValueError, EOFError, PIL.Image.DecompressionBombError) as e:
+        except _UNREADABLE as e:
             raise errors.InvalidDataError(
                 f"sample {sample_id!r}: got {len(content)} bytes that do not decode, "
                 f"expected a whole PNG, JPEG or WebP picture ({e})"

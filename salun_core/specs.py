@@ -156,8 +156,10 @@ def default_spec(
 
 def _salun_spec(kind: ForgetKind, seed: int) -> UnlearningSpec:
     if kind == "class":
-        return UnlearningSpec(targets="redistribute", epochs=3, seed=seed)
-    return UnlearningSpec(targets="matched", epochs=4, seed=seed)
+        return UnlearningSpec(targets="redistribute", epochs=4, learning_rate=0.02, seed=seed)
+    return UnlearningSpec(
+        targets="matched", epochs=6, learning_rate=0.02, forget_weight=0.3, seed=seed
+    )
 
 
 # --- what the net is ------------------------------------------------------------------------
@@ -217,7 +219,7 @@ class PretrainedConfig(pydantic.BaseModel):
             raise ValueError(
                 f"input_size has a side of {max(sides)}, expected <= {_MAX_IMAGE_SIDE}"
             )
-        if min(self.channel_std) <= 0.0:
+        if len(self.channel_mean) != channels or min(self.channel_std) <= 0.0:
             raise ValueError(f"std is {self.std}, expected positive numbers")
         return self
 

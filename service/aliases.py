@@ -44,6 +44,7 @@ def point(session: orm.Session, model: tables.Model, name: str) -> Pointer:
         raise errors.NotFound("alias-not-found", f"model {model.name!r} has no alias {name[:80]!r}")
     alias, manifest_digest = row.tuple()
     ttl = datetime.timedelta(seconds=settings.load().pointer_ttl_seconds)
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     return Pointer(
         model=model.name,
         alias=name,
@@ -51,8 +52,8 @@ def point(session: orm.Session, model: tables.Model, name: str) -> Pointer:
         version=alias.version,
         manifest_digest=manifest_digest,
         min_version=min_version(session, model),
-        issued_at=alias.moved_at,
-        expires_at=alias.moved_at + ttl,
+        issued_at=now,
+        expires_at=now + ttl,
     )
 
 

@@ -25,6 +25,8 @@ from service import (
 )
 
 OPEN = ("pending", "in_progress", "action_required")
+# Of several batches a client sees the one that is at work, then one that needs a person.
+_TOLD_FIRST = {"sealed": 0, "open": 1, "filling": 1, "blocked": 2, "verified": 3, "completed": 4}
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def submit(session: orm.Session, caller: api_keys.Caller, demand: Demand) -> tab
     )
     session.add(request)
     session.flush()
+    telling.event(session, request.id, "received", samples=len(resolution.labels))
     _write_samples(session, request, list(resolution.labels))
     erased_in: list[int] = []
     for kind, (method, sample_ids) in parts.items():
@@ -97,7 +100,6 @@ def submit(session: orm.Session, caller: api_keys.Caller, demand: Demand) -> tab
     request.already_erased = len(erased_in)
     if request.matched == 0 and request.pending == 0:
         complete(session, request, max(erased_in))
-    telling.event(session, request.id, "received", matched=request.matched)
     telling.audit(
         session,
         caller.actor,
@@ -161,7 +163,7 @@ def view(session: orm.Session, request: tables.ForgetRequest) -> View:
         sa.select(tables.Batch)
         .join(tables.BatchMember, tables.BatchMember.batch_id == tables.Batch.id)
         .where(tables.BatchMember.request_id == request.id)
-        .order_by(tables.Batch.state == "completed", tables.Batch.id)
+        .order_by(sa.case(_TOLD_FIRST, value=tables.Batch.state, else_=9), tables.Batch.id)
         .limit(1)
     )
     job = None if batch is None else batches.newest_job(session, batch.id)

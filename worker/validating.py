@@ -1,5 +1,7 @@
 """The validation job: do the tensors of an uploaded version fit its architecture?"""
 
+import torch
+
 from salun_core import architectures
 from salun_core import errors as core_errors
 from service import artifacts, database, errors, jobs, storage, tables, validation, versions
@@ -28,7 +30,7 @@ def run(lease: leases.Lease) -> None:
 def _problem(files: dict[str, str]) -> errors.Problem | None:
     try:
         config = artifacts.read_config(files[artifacts.CONFIG])
-        architectures.load(config, storage.path_of(files[artifacts.WEIGHTS]))
+        net = architectures.load(config, storage.path_of(files[artifacts.WEIGHTS]))
     except errors.Invalid as invalid:
         return invalid.problems[0]
     except core_errors.UnknownArchitectureError as error:
@@ -37,4 +39,12 @@ def _problem(files: dict[str, str]) -> errors.Problem | None:
         return errors.Problem(f"/{artifacts.WEIGHTS}", "architecture-mismatch", str(error))
     except core_errors.InvalidInputError as error:
         return errors.Problem(f"/{artifacts.WEIGHTS}", "invalid-artifact", str(error))
+    return _not_finite(net)
+
+
+def _not_finite(net: torch.nn.Module) -> errors.Problem | None:
+    for name, tensor in net.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            detail = f"{name} holds NaN or infinity, expected finite weights"
+            return errors.Problem(f"/{artifacts.WEIGHTS}", "not-finite", detail)
     return None

@@ -165,9 +165,9 @@ def move_alias(
     publication.move_alias(session, caller.actor, owner, alias, body.version, serial)
     session.flush()
     session.expire_all()
-    shown = registry.PointerOut.model_validate(vars(aliases.point(session, owner, alias)))
-    response.headers["ETag"] = waiting.represent(shown).etag
-    return shown
+    found = aliases.point(session, owner, alias)
+    response.headers["ETag"] = _represent_pointer(found).etag
+    return registry.PointerOut.model_validate(vars(found))
 
 
 @router.post("/deployments/{deployment}/reports", response_model=registry.DeploymentReportOut)
@@ -205,8 +205,14 @@ def _servable(
 def _pointer(model: str, alias: str) -> waiting.Representation:
     with database.transaction() as session:
         owner = models.by_name(session, model)
-        shown = registry.PointerOut.model_validate(vars(aliases.point(session, owner, alias)))
-        return waiting.represent(shown, frozenset({str(owner.id)}))
+        return _represent_pointer(aliases.point(session, owner, alias), str(owner.id))
+
+
+def _represent_pointer(found: aliases.Pointer, *keys: str) -> waiting.Representation:
+    """The validator names the pointer's state, not the moment at which it was issued."""
+    body = registry.PointerOut.model_validate(vars(found)).model_dump_json().encode()
+    version = f"{found.serial}-{found.version}-{found.min_version}"
+    return waiting.Representation(body, frozenset(keys), version=version)
 
 
 def _serial(
@@ -217,7 +223,7 @@ def _serial(
         current = aliases.point(session, owner, alias)
     except errors.NotFound:
         return None if if_match.strip() in {'"0"', "0"} else -1
-    etag = waiting.represent(registry.PointerOut.model_validate(vars(current))).etag
+    etag = _represent_pointer(current).etag
     accepted = {"*", etag, f'"{current.serial}"', str(current.serial)}
     return current.serial if if_match.strip() in accepted else -1
 

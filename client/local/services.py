@@ -30,6 +30,8 @@ class Services:
             SALUN_DATA_DIR=str(folder.root),
             PORT=str(port),
             PYTHONUNBUFFERED="1",
+            # Threads that wait for work must not spin: the workers share the cores.
+            OMP_WAIT_POLICY="PASSIVE",
             PYTHONSAFEPATH="1",
         )
         self.migrate = self._program("migrate", ["migrations"], _STOP_BEAT)

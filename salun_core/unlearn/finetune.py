@@ -5,7 +5,7 @@ import functools
 import torch
 from torch.nn import functional
 
-from salun_core import images, masks, progress, specs
+from salun_core import batchnorm, images, masks, progress, specs
 from salun_core.unlearn import contract, training
 
 
@@ -28,7 +28,7 @@ def unlearn(
     run = training.Training(net, config, mask, spec, steps, report, checkpoints)
     for epoch in run.epochs():
         retain_pass(run, retain_set, epoch)
-    return run.result()
+    return run.result(batchnorm.statistics_names(net))
 
 
 def count_batches(count: int, batch_size: int) -> int:

@@ -24,7 +24,8 @@ def unlearn(
 ) -> contract.UnlearnResult:
     """Epochs of a pass over the forget set with random labels, then one over the retain set.
 
-    Earlier erasures (``data.previous_set``) are relabelled together with the forget set.
+    Earlier erasures (``data.previous_set``) are relabelled together with the forget set. Batch
+    norm keeps its stored statistics throughout, so no buffer changes.
 
     Raises:
         InvalidDataError: no other class is left to draw a label from.
@@ -38,9 +39,9 @@ def unlearn(
     run = training.Training(net, config, mask, spec, steps, report, checkpoints)
     for epoch in run.epochs():
         labels = wrong_labels(erased.labels, config.num_classes, refused, spec.seed, epoch)
-        _forget_pass(run, erased, labels, epoch)
-        finetune.retain_pass(run, data.retain_set, epoch)
-    return run.result()
+        _pass(run, "forget", erased, labels, epoch)
+        _pass(run, "retain", data.retain_set, data.retain_set.labels, epoch)
+    return run.result(changed_buffers=())
 
 
 def wrong_labels(
@@ -66,19 +67,19 @@ def wrong_labels(
     return torch.multinomial(allowed, 1, generator=generator).squeeze(1)  # (N,)
 
 
-def _forget_pass(
-    run: training.Training, erased: images.ImageSet, labels: torch.Tensor, epoch: int
+def _pass(
+    run: training.Training, part: str, image_set: images.ImageSet, labels: torch.Tensor, epoch: int
 ) -> None:
     for rows in images.shuffled_batches(
-        len(erased), run.spec.batch_size, run.spec.seed, "forget", epoch
+        len(image_set), run.spec.batch_size, run.spec.seed, part, epoch
     ):
-        inputs = run.inputs(erased.images[rows])
-        wrong = labels[rows].to(run.device)
-        run.step(functools.partial(_losses, run.net, inputs, wrong))
+        inputs = run.inputs(image_set.images[rows])
+        run.step(functools.partial(_losses, run.net, inputs, labels[rows].to(run.device), part))
 
 
 def _losses(
-    net: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor
+    net: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor, part: str
 ) -> dict[str, torch.Tensor]:
+    # Both passes: stored statistics in one and batch statistics in the other tear the net apart.
     with batchnorm.stored_statistics(net):
-        return {"forget": functional.cross_entropy(net(inputs), labels)}
+        return {part: functional.cross_entropy(net(inputs), labels)}

@@ -7,7 +7,7 @@
 
 import torch
 
-from salun_core import masked_step, masks, progress, specs
+from salun_core import batchnorm, masked_step, masks, progress, specs
 from salun_core.unlearn import contract, joint, line_search, random_label
 
 
@@ -32,4 +32,4 @@ def unlearn(
     original = masked_step.copy_state(net) if search else {}
     run = joint.train(net, config, data, mask, spec, report, checkpoints)
     detail = line_search.search(net, original, config, data, mask, spec.seed) if search else {}
-    return run.result({"line_search": detail} if search else {})
+    return run.result(batchnorm.statistics_names(net), {"line_search": detail} if search else {})

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 
 from salun_core import (
-    batchnorm,
     errors,
     masked_step,
     masks,
@@ -98,14 +97,18 @@ class Training:
         """uint8 (B, C, H, W) from the CPU as the net's float32 input on its device."""
         return self.preprocess.normalise(pictures.to(self.device))
 
-    def result(self, detail: Mapping[str, object] | None = None) -> contract.UnlearnResult:
+    def result(
+        self,
+        changed_buffers: tuple[str, ...],
+        detail: Mapping[str, object] | None = None,
+    ) -> contract.UnlearnResult:
         """Close the run: the net in eval mode without gradients, and what was done."""
         self._optimizer.zero_grad()
         self.net.eval()
         return contract.UnlearnResult(
             steps=self.steps,
             losses=tuple(contract.EpochLosses(_known(r), _known(f)) for r, f in self._losses),
-            changed_buffers=batchnorm.statistics_names(self.net),
+            changed_buffers=changed_buffers,
             detail=dict(detail or {}),
         )
 

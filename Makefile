@@ -1,0 +1,50 @@
+# Every target makes what it needs. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check bench migrate format
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make the virtual environment and install everything (about 6 GB, mostly torch)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python: got %d.%d, expected 3.11 or newer; set PYTHON=..." % sys.version_info[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV); this takes a few minutes the first time"
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## see the whole product work: forget, verify, publish, pull
+	@$(BIN)/salun demo
+
+up: $(STAMP) ## run the service in the foreground (PORT, SALUN_DATA_DIR); Ctrl-C stops all
+	@$(BIN)/salun up
+
+test: $(STAMP) ## run the whole suite on real servers
+	@$(BIN)/python -m pytest
+
+check: $(STAMP) ## format, lint, types, import contracts, container files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(BIN)/hadolint docker/api.Dockerfile docker/worker.Dockerfile
+
+bench: $(STAMP) ## measure against physical limits; prints ratios with n and spread
+	@$(BIN)/python -m benchmarks.saliency
+	@$(BIN)/python -m benchmarks.service
+
+migrate: $(STAMP) ## bring the database at DATABASE_URL to the newest schema
+	@$(BIN)/python -m migrations
+
+format: $(STAMP) ## format and mend what can be mended
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .

@@ -1,0 +1,210 @@
+"""What the mask and the masked step cost beside what training costs anyway.
+
+``python -m benchmarks.saliency [--json PATH] [--runs N]``: ResNet-18 (11 million weights) on 32×32
+pictures, on the CPU with one thread. What is compared runs in turn, so that a machine that slows
+down slows both, and processor time is counted, so that other processes matter little. Every ratio
+is that of one turn; median, least, greatest and n are printed.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import rich.console
+import torch
+from torch.nn import functional
+
+from salun_core import (
+    architectures,
+    images,
+    masked_step,
+    preprocessing,
+    randomness,
+    saliency,
+    selection,
+    specs,
+)
+
+_SAMPLES, _BATCH, _DENSITY = 64, 64, 0.5
+_MEBIBYTE = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One ratio over all turns, and what it is held against."""
+
+    name: str
+    unit: str
+    target: str
+    met: bool
+    median: float
+    least: float
+    greatest: float
+    n: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run everything and print it; 1 where a target is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.saliency", description=__doc__)
+    parser.add_argument("--json", type=pathlib.Path, help="write the figures there as well")
+    parser.add_argument("--runs", type=int, default=7, help="turns of every comparison")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    subject = _Subject()
+    found = [
+        _mask_stage(subject, options.runs),
+        *_threshold(subject, max(3, options.runs // 2)),
+        _masked_step(subject, options.runs),
+    ]
+    console = rich.console.Console(width=120)
+    for item in found:
+        console.print(
+            f"{item.name}: median {item.median:.3f} (min {item.least:.3f}, max {item.greatest:.3f},"
+            f" n {item.n}) {item.unit}, target {item.target}: {'met' if item.met else 'MISSED'}"
+        )
+    if options.json is not None:
+        rows = [dataclasses.asdict(item) for item in found]
+        record = {"weights": subject.weight_count, "torch": torch.__version__, "results": rows}
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    return 0 if all(item.met for item in found) else 1
+
+
+class _Subject:
+    def __init__(self) -> None:
+        config = specs.parse_classifier_config(
+            {
+                "architecture": "resnet18",
+                "num_classes": 10,
+                "pretrained_cfg": {"input_size": [3, 32, 32], "crop_pct": 1.0},
+            }
+        )
+        with randomness.seeded(0):
+            self.net = architectures.build(config).eval()
+        self.preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
+        generator = randomness.generator(0, "pictures")
+        self.forget_set = images.ImageSet(
+            torch.randint(0, 256, (_SAMPLES, 3, 32, 32), dtype=torch.uint8, generator=generator),
+            torch.arange(_SAMPLES) % 10,
+            tuple(f"{row:05d}" for row in range(_SAMPLES)),
+        )
+        self.weight_count = sum(p.numel() for p in self.net.parameters())
+
+    def forward_backward(self) -> None:
+        """What no method can do without: gradients of the forget set, summed."""
+        self.net.zero_grad()
+        for start in range(0, _SAMPLES, _BATCH):
+            rows = slice(start, start + _BATCH)
+            output = self.net(self.preprocess.normalise(self.forget_set.images[rows]))
+            loss = functional.cross_entropy(output, self.forget_set.labels[rows], reduction="sum")
+            (loss / _SAMPLES).backward()  # type: ignore[no-untyped-call]
+
+    def mask(self) -> None:
+        """The whole stage: gradients, threshold, packed bits."""
+        saliency.saliency_mask(
+            self.net, self.forget_set, self.preprocess, _DENSITY, batch_size=_BATCH
+        )
+
+
+def _mask_stage(subject: _Subject, runs: int) -> Comparison:
+    ratios = _ratios(subject.mask, subject.forward_backward, runs)
+    return _compare("mask stage / bare forward and backward", "times as long", ratios, at_most=1.15)
+
+
+def _threshold(subject: _Subject, runs: int) -> list[Comparison]:
+    magnitudes = saliency.gradient_magnitudes(
+        subject.net, subject.forget_set, subject.preprocess, batch_size=_BATCH
+    )
+    layers = list(magnitudes.values())
+    wanted = round(_DENSITY * subject.weight_count)
+    before = _peak()
+    selection.kth_largest(layers, wanted)
+    # The high-water mark of the process, so this must come before the double argsort.
+    extra = (_peak() - before) / _MEBIBYTE
+    flat = torch.cat([layer.reshape(-1) for layer in layers]).numpy()
+
+    def double_argsort() -> None:
+        ranks = np.argsort(np.argsort(-flat))
+        _ = ranks < wanted
+
+    ratios = _ratios(double_argsort, lambda: selection.kth_largest(layers, wanted), runs)
+    return [
+        _compare("memory of the threshold beyond the gradients", "MiB", [extra], at_most=200.0),
+        _compare("double argsort / threshold", "times as long", ratios, at_least=10.0),
+    ]
+
+
+def _masked_step(subject: _Subject, runs: int) -> Comparison:
+    """A whole training step, masked and not: forward, backward, update."""
+    mask = saliency.saliency_mask(subject.net, subject.forget_set, subject.preprocess, _DENSITY)
+    masked = masked_step.MaskedOptimizer(subject.net, mask, momentum=0.9, weight_decay=5e-4)
+    bare = torch.optim.SGD(subject.net.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
+
+    def with_mask() -> None:
+        subject.forward_backward()
+        masked.step(1e-6)
+
+    def without() -> None:
+        subject.forward_backward()
+        bare.step()
+
+    ratios = _ratios(with_mask, without, runs)
+    return _compare("masked step / bare step", "times as long", ratios, at_most=1.10)
+
+
+def _ratios(first: Callable[[], object], second: Callable[[], object], runs: int) -> list[float]:
+    """Time of the first over that of the second, turn by turn; who starts alternates."""
+    first()
+    second()
+    found = []
+    for turn in range(runs):
+        if turn % 2:
+            below, above = _seconds(second), _seconds(first)
+        else:
+            above, below = _seconds(first), _seconds(second)
+        found.append(above / below)
+    return found
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def _peak() -> int:
+    """Bytes at the process's high-water mark."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _compare(
+    name: str,
+    unit: str,
+    values: Sequence[float],
+    *,
+    at_most: float = float("inf"),
+    at_least: float = 0.0,
+) -> Comparison:
+    median = statistics.median(values)
+    target = f"<= {at_most}" if at_most < float("inf") else f">= {at_least}"
+    return Comparison(
+        name=name,
+        unit=unit,
+        target=target,
+        met=at_least <= median <= at_most,
+        median=median,
+        least=min(values),
+        greatest=max(values),
+        n=len(values),
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

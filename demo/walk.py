@@ -1,0 +1,208 @@
+"""The demo's story: train, serve, forget samples, forget a class, pull, check."""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import rich.console
+import rich.progress
+import torch
+
+from client import http, transfer, waiting
+from client import pull as puller
+from client.local import stack
+from demo import checking, digits, nets, pictures, tables
+from salun_core import architectures, images, preprocessing, specs, verification
+from salun_core import progress as core_progress
+
+MODEL, DATASET, CLASS = "digits", "mnist-5k", "seven"
+FORGET_COUNT = 50  # 5 % of the training set
+CLASS_LIMIT = 0.01  # share of a forgotten class that may still be recognised
+TEST_DROP = 0.025  # how far the pulled net may fall behind the original on the other digits
+
+
+class Walk:
+    """Carries what the chapters share."""
+
+    def __init__(self, console: rich.console.Console, out: Path) -> None:
+        self._console, self._out = console, out
+        self._data = digits.load()
+        self._decode = preprocessing.Preprocessing(nets.config().pretrained_cfg)
+        self._checks: list[checking.Check] = []
+        self._erased: set[str] = set()
+
+    def go(self, data_dir: Path, port: int) -> list[checking.Check]:
+        """Every chapter in order; returns what was checked."""
+        self._console.rule("1  a net that knows its training data by heart")
+        with self._steps("training") as report:
+            original = nets.train(self._set("train"), report)
+        nets.save(original, self._out / "base")
+        digits.write_parquet(self._data, self._out / "mnist-5k.parquet")
+
+        self._console.rule("2  the service: PostgreSQL, Valkey, API, workers")
+        with (
+            self._service(data_dir, port) as running,
+            http.Api(running.base_url, running.admin_key) as api,
+        ):
+            self._register(api)
+            self._console.rule(f"3  forget {FORGET_COUNT} samples")
+            chosen = digits.choose(self._data, FORGET_COUNT)
+            self._forget(api, original, {"kind": "sample", "ids": chosen}, set(chosen))
+            self._console.rule(f"4  forget the class {CLASS!r}")
+            named = {d.sample_id for d in self._of("train") if d.label == CLASS}
+            folder = checking.pull(running, MODEL, self._out / "hub")
+            served = architectures.load(nets.config(), folder / "model.safetensors")
+            self._forget(api, served, {"kind": "class", "label": CLASS}, named)
+            self._console.rule("5  pull what is served, with the tools you have")
+            self._pull(running, api, chosen)
+        return self._checks
+
+    # --- chapters ---------------------------------------------------------------------------
+
+    def _register(self, api: http.Api) -> None:
+        parquet = transfer.push(api, [self._out / "mnist-5k.parquet"])
+        api.post("/v1/datasets", {"name": DATASET, "files": [item.digest for item in parquet]})
+        ready = waiting.until(
+            api,
+            f"/v1/datasets/{DATASET}",
+            lambda body: body["status"] != "ingesting",
+            title="ingesting",
+            as_json=False,
+        )
+        self._console.print(f"dataset {DATASET}: {ready['status']}, {ready['splits']}")
+        api.post("/v1/models", {"name": MODEL, "family": "classifier", "dataset": DATASET})
+        paths = sorted((self._out / "base").iterdir())
+        files = [
+            {"path": item.path.name, "digest": item.digest, "size": item.size_bytes}
+            for item in transfer.push(api, paths)
+        ]
+        version = api.post(f"/v1/models/{MODEL}/versions", {"files": files}, timeout=120.0)
+        path = f"/v1/models/{MODEL}/versions/{version['version']}"
+        published = waiting.until(
+            api,
+            path,
+            lambda body: body["state"] != "staged",
+            title="validating",
+            as_json=False,
+        )
+        self._console.print(f"model {MODEL}: version 1 {published['state']}")
+
+    def _forget(
+        self, api: http.Api, before: torch.nn.Module, target: dict[str, Any], named: set[str]
+    ) -> None:
+        kind = target["kind"]
+        state = api.post(
+            "/v1/forget-requests",
+            {"model": MODEL, "targets": [target]},
+            headers={"Idempotency-Key": str(uuid.uuid4())},
+        )
+        self._console.print(f"POST /v1/forget-requests -> 202, {state['targets_summary']}")
+        ended = waiting.forget_request(api, state["id"], as_json=False)
+        report = api.get(f"/v1/forget-requests/{state['id']}/report")
+        held = ended["status"] == "completed" and report["verdict"]["passed"]
+        found = ended["status"] if held else f"{ended['reason']}: {report['verdict']['failures']}"
+        self._check(f"{kind} request", held, found)
+
+        retrained, seconds = self._retrain(named)
+        measured = verification.measure(
+            retrained, before, nets.config(), self._splits(named), _subject(kind, report)
+        )
+        self._console.print(tables.before_after(f"{kind} request", report, measured, seconds))
+        title = f"{kind} request: {len(named)} digits"
+        pictures.confidence(report, title, self._out / f"{kind}-confidence.png")
+        pictures.layer_density(report, title, self._out / f"{kind}-mask-density.png")
+        self._erased |= named
+
+    def _pull(self, running: stack.Running, api: http.Api, chosen: list[str]) -> None:
+        folder = checking.pull(running, MODEL, self._out / "hub")
+        self._console.print(f"huggingface_hub.snapshot_download -> {folder.name}")
+        pointer = api.get(f"/v1/models/{MODEL}/aliases/production")
+        files = api.get(f"/v1/models/{MODEL}/versions/{pointer['version']}/manifest")["files"]
+        same = all(checking.digest(folder / file["path"]) == file["digest"] for file in files)
+        self._check("pulled files hash to the manifest", same, f"version {pointer['version']}")
+
+        puller.pull(api, MODEL, "production", self._out / "served")
+        ours = checking.digest(self._out / "served" / "model.safetensors")
+        theirs = checking.digest(folder / "model.safetensors")
+        self._check("salun pull fetched the same weights", ours == theirs, ours[:12])
+
+        train = [digit for digit in self._of("train") if digit.label == CLASS]
+        test = [digit for digit in self._of("test") if digit.label == CLASS]
+        left = max(checking.accuracy(folder, train), checking.accuracy(folder, test))
+        self._check(f"pulled net names {CLASS!r}", left <= CLASS_LIMIT, f"{left:.1%} of them")
+        kept = [digit for digit in self._of("test") if digit.label != CLASS]
+        base, now = (checking.accuracy(path, kept) for path in (self._out / "base", folder))
+        found = f"{now:.1%}, the base net {base:.1%}"
+        self._check("pulled net on other test digits", now >= base - TEST_DROP, found)
+        gone = set(chosen)
+        erased = [d for d in self._of("train") if d.sample_id in gone and d.label != CLASS]
+        unseen = [d for d in self._of("holdout") if d.label != CLASS]
+        auc, allowed = checking.separation(folder, erased, unseen)
+        found = f"{auc:.3f}, allowed 0.5 ± {allowed:.3f}"
+        self._check(
+            "pulled net: erased samples look unseen (AUC)", abs(auc - 0.5) <= allowed, found
+        )
+
+    # --- shared -----------------------------------------------------------------------------
+
+    def _retrain(self, named: set[str]) -> tuple[torch.nn.Module, float]:
+        """The gold standard: a net that never saw what is erased by now."""
+        gone = self._erased | named
+        kept = [digit for digit in self._of("train") if digit.sample_id not in gone]
+        began = time.monotonic()
+        with self._steps("retraining without the data, to compare") as report:
+            net = nets.train(digits.image_set(kept, self._decode), report, seed=1)
+        return net, time.monotonic() - began
+
+    def _splits(self, named: set[str]) -> verification.Splits:
+        train = self._of("train")
+        gone = self._erased | named
+        new = [d for d in train if d.sample_id in named - self._erased]
+        return verification.Splits(
+            forget_set=digits.image_set(new, self._decode),
+            retain_set=digits.image_set(
+                [d for d in train if d.sample_id not in gone], self._decode
+            ),
+            holdout_set=self._set("holdout"),
+            test_set=self._set("test"),
+        )
+
+    def _of(self, split: str) -> list[digits.Digit]:
+        return [digit for digit in self._data if digit.split == split]
+
+    def _set(self, split: str) -> images.ImageSet:
+        return digits.image_set(self._of(split), self._decode)
+
+    def _check(self, name: str, held: bool, found: str) -> None:
+        self._checks.append(checking.Check(name, held, found))
+
+    @contextlib.contextmanager
+    def _service(self, data_dir: Path, port: int) -> Iterator[stack.Running]:
+        with contextlib.ExitStack() as up:
+            with self._console.status("starting"):
+                running = up.enter_context(stack.running(data_dir, port=port))
+            self._console.print(f"up at {running.base_url}, logs in {running.folder.logs}")
+            yield running
+
+    @contextlib.contextmanager
+    def _steps(self, title: str) -> Iterator[core_progress.Progress]:
+        columns = rich.progress.Progress(
+            *rich.progress.Progress.get_default_columns(),
+            rich.progress.MofNCompleteColumn(),
+            console=self._console,
+        )
+        with columns:
+            task = columns.add_task(title, total=None)
+            yield lambda step, total: columns.update(task, completed=step, total=total)
+
+
+def _subject(kind: str, report: dict[str, Any]) -> verification.Subject:
+    return verification.Subject(
+        kind="class" if kind == "class" else "samples",
+        mask=None,
+        changed_buffers=(),
+        spec=specs.UnlearningSpec.model_validate(report["method"]),
+    )

@@ -1,0 +1,174 @@
+"""Blobs, versions, pointers: what serving systems stand on."""
+
+import base64
+import hashlib
+import threading
+import time
+import uuid
+
+import pytest
+
+from tests import conftest, material
+
+
+@pytest.fixture(scope="module")
+def forgotten(api: conftest.Api) -> str:
+    """A model whose version 2 lacks twenty samples of version 1."""
+    model = api.model({"acceptance": conftest.WIDE})
+    sample = {"kind": "sample", "ids": material.train_ids()[:20]}
+    done = api.ended(api.forget(model, sample, method=conftest.QUICK).json()["id"])
+    assert done["result_version"] == 2
+    return model
+
+
+def test_a_manifest_lists_digests_and_hashes_to_the_pointer(
+    api: conftest.Api, forgotten: str
+) -> None:
+    pointer = api.http.get(f"/v1/models/{forgotten}/aliases/production").json()
+    assert (pointer["version"], pointer["min_version"], pointer["serial"]) == (2, 2, 2)
+    answer = api.http.get(f"/v1/models/{forgotten}/versions/2/manifest")
+    assert hashlib.sha256(answer.content).hexdigest() == pointer["manifest_digest"]
+    manifest = answer.json()
+    assert (manifest["model"], manifest["version"]) == (forgotten, 2)
+    assert manifest["lineage"]["anchor"] == 1
+    assert manifest["lineage"]["chain_length"] == 1
+    assert len(manifest["lineage"]["forgotten_digest"]) == 64
+    for file in manifest["files"]:
+        content = api.http.get(f"/v1/blobs/sha256/{file['digest']}").content
+        assert (hashlib.sha256(content).hexdigest(), len(content)) == (
+            file["digest"],
+            file["size"],
+        )
+    states = {
+        item["version"]: item["state"]
+        for item in api.http.get(f"/v1/models/{forgotten}/versions").json()["items"]
+    }
+    assert states == {1: "superseded", 2: "published"}
+    report = api.http.get(f"/v1/models/{forgotten}/versions/2/report").json()
+    assert report["verdict"]["passed"] is True
+
+
+def test_blobs_are_served_by_range_with_strong_validators(api: conftest.Api) -> None:
+    content = material.Content(bytes(range(256)) * 40)
+    api.put(content)
+    path = f"/v1/blobs/sha256/{content.digest}"
+    whole = api.http.get(path)
+    assert whole.content == content.data
+    assert whole.headers["ETag"] == f'"{content.digest}"'
+    encoded = base64.b64encode(bytes.fromhex(content.digest)).decode()
+    assert whole.headers["Repr-Digest"] == f"sha-256=:{encoded}:"
+    part = api.http.get(path, headers={"Range": "bytes=1000-1999"})
+    assert (part.status_code, part.content) == (206, content.data[1000:2000])
+    assert part.headers["Content-Range"] == f"bytes 1000-1999/{content.size}"
+    rest = api.http.get(path, headers={"Range": "bytes=10000-"})
+    assert rest.content == content.data[10000:]
+    beyond = api.http.get(path, headers={"Range": "bytes=99999-"})
+    assert beyond.status_code == 416
+    head = api.http.head(path)
+    assert (head.content, head.headers["Content-Length"]) == (b"", str(content.size))
+    assert api.put(content)["digest"] == content.digest  # once more is no error
+
+
+def test_an_alias_never_moves_to_a_version_that_forgot_less(
+    api: conftest.Api, forgotten: str
+) -> None:
+    path = f"/v1/models/{forgotten}/aliases/production"
+    etag = api.http.get(path).headers["ETag"]
+    back = api.http.put(path, json={"version": 1}, headers={"If-Match": etag})
+    assert (back.status_code, back.json()["type"]) == (409, "/problems/erasure-regression")
+    new = api.http.put(
+        f"/v1/models/{forgotten}/aliases/canary", json={"version": 1}, headers={"If-Match": '"0"'}
+    )
+    assert (new.status_code, new.json()["type"]) == (409, "/problems/erasure-regression")
+    assert api.http.put(path, json={"version": 2}).status_code == 428
+    stale = api.http.put(path, json={"version": 2}, headers={"If-Match": '"stale"'})
+    assert stale.status_code == 412
+    unknown = api.http.put(path, json={"version": 99}, headers={"If-Match": etag})
+    assert unknown.status_code == 404
+    canary = api.http.put(
+        f"/v1/models/{forgotten}/aliases/canary", json={"version": 2}, headers={"If-Match": '"0"'}
+    )
+    assert (canary.status_code, canary.json()["version"]) == (200, 2)
+
+
+def test_a_base_version_that_remembers_is_not_served_again(
+    api: conftest.Api, forgotten: str
+) -> None:
+    """Uploading the original net once more must not undo the erasure."""
+    answer = api.version(forgotten, material.config(), material.trained())
+    version = answer.json()["version"]
+    path = f"/v1/models/{forgotten}/versions/{version}"
+    api.until(path, lambda body: body["state"] == "published")
+    assert api.http.get(f"/v1/models/{forgotten}").json()["aliases"]["production"] == 2
+
+
+def test_a_waiting_pointer_answers_when_it_moves(api: conftest.Api) -> None:
+    model = api.model({"acceptance": conftest.WIDE})
+    path = f"/v1/models/{model}/aliases/production"
+    etag = api.http.get(path).headers["ETag"]
+    seen: list[tuple[float, int]] = []
+
+    def wait() -> None:
+        with conftest.client(api.running.base_url, api.running.admin_key) as other:
+            answer = other.get(path, headers={"If-None-Match": etag, "Prefer": "wait=60"})
+            seen.append((time.monotonic(), answer.json()["version"]))
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    sample = {"kind": "sample", "ids": material.train_ids()[:3]}
+    done = api.ended(api.forget(model, sample, method=conftest.QUICK).json()["id"])
+    ended = time.monotonic()
+    waiter.join(timeout=60)
+    assert seen[0][1] == done["result_version"]
+    assert seen[0][0] - ended < 5
+
+
+def test_a_revoked_version_is_gone_and_its_bytes_too(api: conftest.Api, forgotten: str) -> None:
+    path = f"/v1/models/{forgotten}/versions"
+    kept = {file["digest"] for file in api.http.get(f"{path}/2").json()["files"]}
+    used = api.http.post(f"{path}/2/revoke", json={"reason": "test"})
+    assert (used.status_code, used.json()["type"]) == (409, "/problems/version-in-use")
+    assert api.http.post(f"{path}/1/revoke", json={}).status_code == 422
+    revoked = api.http.post(f"{path}/1/revoke", json={"reason": "holds erased data"})
+    assert (revoked.status_code, revoked.json()["state"]) == (200, "revoked")
+    for gone in (f"{path}/1", f"{path}/1/manifest"):
+        answer = api.http.get(gone)
+        assert (answer.status_code, answer.json()["type"]) == (410, "/problems/version-revoked")
+    listed = {item["version"]: item for item in api.http.get(path).json()["items"]}
+    assert listed[1]["state"] == "revoked"
+    assert all(api.http.get(f"/v1/blobs/sha256/{digest}").status_code == 200 for digest in kept)
+
+
+def test_serving_tells_what_it_runs(api: conftest.Api, forgotten: str) -> None:
+    pointer = api.http.get(f"/v1/models/{forgotten}/aliases/production").json()
+    body = {
+        "model": forgotten,
+        "version": pointer["version"],
+        "manifest_digest": pointer["manifest_digest"],
+        "loaded_at": "2026-01-01T00:00:00Z",
+    }
+    answer = api.http.post("/v1/deployments/eu-1/reports", json=body)
+    assert (answer.status_code, answer.json()["up_to_date"]) == (200, True)
+    wrong = {**body, "manifest_digest": "0" * 64}
+    answer = api.http.post("/v1/deployments/eu-1/reports", json=wrong)
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/digest-mismatch")
+
+
+def test_torchvision_architectures_by_the_same_file(api: conftest.Api) -> None:
+    import torch
+    import torchvision
+
+    name = f"vision-{uuid.uuid4().hex[:8]}"
+    body = {"name": name, "family": "classifier", "dataset": "digits"}
+    assert api.http.post("/v1/models", json=body).status_code == 201
+    torch.manual_seed(0)
+    net = torchvision.models.squeezenet1_1(num_classes=10)
+    cfg = {**material.CONFIG["pretrained_cfg"], "input_size": [3, 32, 32]}
+    cfg |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    config = material.config(
+        library="torchvision", architecture="squeezenet1_1", model_args={}, pretrained_cfg=cfg
+    )
+    answer = api.version(name, config, material.safetensors(net))
+    assert answer.status_code == 202, answer.text
+    path = answer.headers["Location"]
+    assert api.until(path, lambda version: version["state"] == "published")["errors"] == []

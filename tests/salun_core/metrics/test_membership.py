@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+from sklearn import linear_model, svm
+
+from salun_core import errors
+from salun_core.metrics import membership
+
+
+def pools(size: int = 300) -> membership.Pools:
+    generator = torch.Generator().manual_seed(0)
+    return membership.Pools(
+        torch.randn(size, generator=generator) + 2.0, torch.randn(size, generator=generator)
+    )
+
+
+def even(count: int) -> torch.Tensor:
+    return torch.full((count,), 1.0 / count, dtype=torch.float64)
+
+
+def test_logistic_attack_is_sklearns() -> None:
+    pool = pools()
+    features = torch.cat([pool.members, pool.non_members]).double().numpy().reshape(-1, 1)
+    model = linear_model.LogisticRegression(C=1e9).fit(features, [1] * 300 + [0] * 300)
+    points = torch.linspace(-4, 6, 200)
+    wanted = model.predict(points.double().numpy().reshape(-1, 1)) == 0
+    attack = membership.logistic_attack(pool)
+    assert (attack.calls_non_member(points).numpy() == wanted).mean() > 0.99
+    assert membership.mia_efficacy(attack, points, even(200)) == pytest.approx(
+        wanted.mean(), abs=0.01
+    )
+
+
+def test_confidence_svc_is_the_authors() -> None:
+    pool = pools()
+    features = torch.cat([pool.members, pool.non_members]).double().numpy().reshape(-1, 1)
+    model = svm.SVC(C=3, gamma="auto", kernel="rbf").fit(features, [1] * 300 + [0] * 300)
+    points = torch.linspace(-4, 6, 200)
+    wanted = model.predict(points.double().numpy().reshape(-1, 1)) == 0
+    found = membership.confidence_svc_attack(pool).calls_non_member(points).numpy()
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_pools_are_balanced_seeded_and_drawn_from_their_sets() -> None:
+    retain, test = torch.arange(100.0), torch.arange(30.0) + 1000
+    first = membership.balanced_pools(retain, test, seed=4)
+    assert len(first.members) == len(first.non_members) == 30
+    assert set(first.members.tolist()) <= set(retain.tolist())
+    assert set(first.non_members.tolist()) == set(test.tolist())
+    assert torch.equal(first.members, membership.balanced_pools(retain, test, 4).members)
+    assert not torch.equal(first.members, membership.balanced_pools(retain, test, 5).members)
+    with pytest.raises(errors.InvalidDataError, match="0 retain"):
+        membership.balanced_pools(torch.empty(0), test, 0)
+
+
+def test_rate_of_unseen_samples_is_the_false_positive_rate() -> None:
+    """Same distribution: the expected share above the .99 quantile of 1,000 is about .01."""
+    generator = torch.Generator().manual_seed(0)
+    found = [
+        membership.true_positive_rate_at(
+            torch.randn(200, generator=generator), torch.randn(1000, generator=generator), 0.01
+        )
+        for _ in range(300)
+    ]
+    assert np.mean(found) == pytest.approx(0.01, abs=0.002)
+    assert membership.true_positive_rate_at(torch.ones(5), torch.zeros(100)) == 1.0

@@ -1,0 +1,157 @@
+import math
+
+import pytest
+
+from salun_core import specs
+from service import acceptance
+
+POLICY = acceptance.AcceptancePolicy()
+
+
+def measured(
+    value: float, target: float | None = None, error: float | None = None
+) -> specs.Measurement:
+    return specs.Measurement(value=value, target=target, standard_error=error, n=100)
+
+
+def samples_report(**changes: specs.Measurement | None) -> specs.VerificationReport:
+    metrics: dict[str, specs.Measurement | None] = {
+        "frozen_weights_unchanged": measured(1.0, 1.0),
+        "retain_accuracy": measured(0.995, 1.0, 0.0),
+        "test_accuracy": measured(0.96, 0.96, 0.0),
+        "max_class_drop": measured(0.0, 0.0, 0.0),
+        "unlearning_accuracy": measured(0.05, 0.04, 0.0),
+        "forget_holdout_auc": measured(0.52, 0.5, 0.0),
+        "mia_efficacy": measured(0.45, 0.44, 0.0),
+        "mia_auc": measured(0.51, 0.5, 0.0),
+        "tpr_at_1pct_fpr": measured(0.01, 0.01, 0.0),
+        **changes,
+    }
+    kept = {name: metric for name, metric in metrics.items() if metric is not None}
+    return specs.VerificationReport(
+        kind="samples", metrics=kept, evidence={"pools": {}}, seconds={}
+    )
+
+
+def class_report(value: float) -> specs.VerificationReport:
+    names = ("frozen_weights_unchanged", "retain_accuracy", "test_accuracy", "max_class_drop")
+    metrics = {name: samples_report().metrics[name] for name in names}
+    metrics["unlearning_accuracy"] = measured(value, 1.0)
+    return specs.VerificationReport(kind="class", metrics=metrics, evidence={}, seconds={})
+
+
+def test_good_report_passes_every_gate() -> None:
+    verdict = acceptance.judge(samples_report(), POLICY)
+    assert verdict.passed
+    assert verdict.failures == ()
+    assert all(judged.passed for judged in verdict.metrics.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "target"),
+    [
+        ("frozen_weights_unchanged", 0.0, 1.0),
+        ("retain_accuracy", 0.98, 1.0),
+        ("test_accuracy", 0.94, 0.96),
+        ("max_class_drop", 0.04, 0.0),
+        ("unlearning_accuracy", 0.00, 0.04),
+        ("unlearning_accuracy", 0.08, 0.04),
+        ("forget_holdout_auc", 0.56, 0.5),
+        ("forget_holdout_auc", 0.44, 0.5),
+        ("mia_efficacy", 0.30, 0.44),
+        ("mia_auc", 0.56, 0.5),
+        ("tpr_at_1pct_fpr", 0.04, 0.01),
+    ],
+)
+def test_each_gate_refuses_alone(name: str, value: float, target: float) -> None:
+    verdict = acceptance.judge(samples_report(**{name: measured(value, target, 0.0)}), POLICY)
+    assert not verdict.passed
+    assert len(verdict.failures) == 1
+    assert verdict.failures[0].startswith(f"{name}: got {value:.4f}, expected ")
+    assert [key for key, judged in verdict.metrics.items() if judged.passed is False] == [name]
+
+
+@pytest.mark.parametrize("name", ["retain_accuracy", "test_accuracy"])
+def test_utility_may_rise(name: str) -> None:
+    assert acceptance.judge(samples_report(**{name: measured(1.0, 0.9, 0.0)}), POLICY).passed
+
+
+def test_allowed_is_tolerance_plus_z_standard_errors() -> None:
+    """.05 + 1.64 · .039 = .11396 around .5: .386 to .614; the figures of 66 forgotten photos."""
+    for value, passes in ((0.442, True), (0.387, True), (0.385, False), (0.613, True)):
+        report = samples_report(forget_holdout_auc=measured(value, 0.5, 0.039))
+        verdict = acceptance.judge(report, POLICY)
+        assert verdict.passed is passes
+        assert verdict.metrics["forget_holdout_auc"].allowed == pytest.approx(0.11396)
+        assert verdict.metrics["forget_holdout_auc"].tolerance == 0.05
+
+
+def test_edge_itself_passes() -> None:
+    assert acceptance.judge(samples_report(retain_accuracy=measured(0.99, 1.0, 0.0)), POLICY).passed
+
+
+@pytest.mark.parametrize("name", list(POLICY.samples))
+def test_missing_metric_fails(name: str) -> None:
+    verdict = acceptance.judge(samples_report(**{name: None}), POLICY)
+    assert verdict.failures == (f"{name}: got nothing, expected a measurement",)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", list(POLICY.samples))
+def test_value_that_is_no_number_fails(name: str, bad: float) -> None:
+    broken = specs.Measurement.model_construct(
+        value=bad, target=0.5, standard_error=0.0, n=1, detail={}
+    )
+    report = samples_report()
+    metrics = {**report.metrics, name: broken}
+    verdict = acceptance.judge(report.model_copy(update={"metrics": metrics}), POLICY)
+    assert not verdict.passed
+    assert verdict.failures[0].startswith(name)
+
+
+def test_standard_error_that_is_no_number_fails() -> None:
+    broken = specs.Measurement.model_construct(
+        value=0.5, target=0.5, standard_error=math.nan, n=1, detail={}
+    )
+    report = samples_report()
+    metrics = {**report.metrics, "mia_auc": broken}
+    assert not acceptance.judge(report.model_copy(update={"metrics": metrics}), POLICY).passed
+
+
+def test_no_target_fails() -> None:
+    verdict = acceptance.judge(samples_report(mia_efficacy=measured(0.4, None, 0.0)), POLICY)
+    assert verdict.failures == ("mia_efficacy: got 0.4, expected a target to compare it with",)
+
+
+def test_ungated_metric_is_shown_and_not_judged() -> None:
+    verdict = acceptance.judge(samples_report(mia_efficacy_svc=measured(0.0, 0.9)), POLICY)
+    assert verdict.passed
+    assert verdict.metrics["mia_efficacy_svc"].passed is None
+
+
+def test_class_must_be_gone_whatever_the_sampling_error() -> None:
+    assert acceptance.judge(class_report(0.99), POLICY).passed
+    assert not acceptance.judge(class_report(0.989), POLICY).passed
+
+
+def test_earlier_erasures_are_judged_where_there_are_any() -> None:
+    report = samples_report().model_copy(
+        update={"evidence": {"pools": {"previous": 10, "previous_samples": 10}}}
+    )
+    verdict = acceptance.judge(report, POLICY)
+    assert {line.split(":")[0] for line in verdict.failures} == {
+        "previous_erasures",
+        "previous_erasures_auc",
+    }
+    back = samples_report(previous_erasures=measured(0.5, 1.0, 0.0))
+    assert not acceptance.judge(back, POLICY).passed
+
+
+def test_tightened_changes_only_what_it_names() -> None:
+    policy = POLICY.tightened({"retain_accuracy": 0.001})
+    assert not acceptance.judge(samples_report(), policy).passed
+    assert policy.whole_class["retain_accuracy"].tolerance == 0.001
+    assert policy.samples["test_accuracy"] == POLICY.samples["test_accuracy"]
+    assert POLICY.samples["retain_accuracy"].tolerance == 0.01
+    with pytest.raises(ValueError, match="nonesuch"):
+        POLICY.tightened({"nonesuch": 0.1})

@@ -1,0 +1,113 @@
+"""Claims, leases and fences on a real PostgreSQL."""
+
+import concurrent.futures
+import time
+import uuid
+
+import pytest
+import sqlalchemy as sa
+
+from service import database, errors, jobs, queue, tables
+
+pytestmark = pytest.mark.usefixtures("empty")
+
+
+def enqueue(line: str | None = None) -> uuid.UUID:
+    with database.transaction() as session:
+        job = jobs.enqueue(
+            session, jobs.UNLEARNING, line=line or uuid.uuid4().hex, subject_id=uuid.uuid4()
+        )
+        return job.id
+
+
+def status(job_id: uuid.UUID) -> str:
+    with database.transaction() as session:
+        return jobs.by_id(session, job_id).status
+
+
+def claim(owner: str = "me") -> jobs.Claim:
+    claimed = jobs.claim(queue.UNLEARNING, owner)
+    assert claimed is not None
+    return claimed
+
+
+def test_of_many_claimers_exactly_one_wins() -> None:
+    job_id = enqueue()
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda n: jobs.claim(queue.UNLEARNING, str(n)), range(64)))
+    assert [item.job_id for item in found if item is not None] == [job_id]
+
+
+def test_one_line_runs_one_job_at_a_time() -> None:
+    enqueue("model:a")
+    enqueue("model:a")
+    other = enqueue("model:b")
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda n: jobs.claim(queue.UNLEARNING, str(n)), range(64)))
+    won = [item for item in found if item is not None]
+    assert len(won) == 2
+    assert other in {item.job_id for item in won}
+
+
+def test_the_earliest_deadline_goes_first() -> None:
+    late, early = enqueue(), enqueue()
+    with database.transaction() as session:
+        session.execute(
+            sa.update(tables.Job)
+            .where(tables.Job.id == early)
+            .values(due_at=sa.text("now() - interval '1 day'"))
+        )
+    assert [claim().job_id, claim().job_id] == [early, late]
+
+
+def test_an_expired_lease_is_taken_over_and_the_zombie_writes_nothing() -> None:
+    job_id = enqueue()
+    zombie = claim("zombie")
+    assert jobs.claim(queue.UNLEARNING, "second") is None
+    time.sleep(2.1)  # the lease of this database is 2 s
+    second = claim("second")
+    assert (second.job_id, second.attempt) == (job_id, 2)
+    assert second.fence > zombie.fence
+    with pytest.raises(errors.LeaseLost):
+        jobs.heartbeat(zombie, jobs.Progress("unlearning"))
+    with pytest.raises(errors.LeaseLost):
+        jobs.commit_step(zombie, "unlearning", "0" * 64, 1.0)
+    with database.transaction() as session, pytest.raises(errors.LeaseLost):
+        jobs.hold(session, zombie)
+    assert jobs.heartbeat(second, jobs.Progress("unlearning", 1, 2)) is False
+    assert jobs.steps(job_id) == {}
+
+
+def test_a_heartbeat_keeps_the_lease_and_carries_the_cancellation() -> None:
+    job_id = enqueue()
+    claimed = claim()
+    for _ in range(3):
+        time.sleep(1)
+        assert jobs.heartbeat(claimed, jobs.Progress("unlearning")) is False
+        assert jobs.claim(queue.UNLEARNING, "other") is None
+    with database.transaction() as session:
+        jobs.request_cancel(session, job_id, "tester")
+    assert jobs.heartbeat(claimed, jobs.Progress("unlearning")) is True
+
+
+def test_inputs_are_pinned_by_the_first_claim() -> None:
+    enqueue()
+    claimed = claim()
+    assert jobs.pin_inputs(claimed, {"base_version": 1}) == {"base_version": 1}
+    assert jobs.pin_inputs(claimed, {"base_version": 2}) == {"base_version": 1}
+
+
+def test_a_released_job_does_not_count_the_attempt() -> None:
+    job_id = enqueue()
+    jobs.release(claim())
+    assert status(job_id) == "queued"
+    assert claim().attempt == 1
+
+
+def test_hints_leave_through_the_outbox_once_and_jobs_that_wait_are_hinted_again() -> None:
+    job_id = enqueue()
+    assert queue.relay() == 1
+    assert queue.relay() == 0
+    with database.transaction() as session:
+        assert [job.id for job in jobs.unclaimed(session, 0.0)] == [job_id]
+        assert jobs.unclaimed(session, 60.0) == []
