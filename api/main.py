@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import fastapi
 
-from api import changes, errors, relay
+from api import changes, errors, limits, relay
 from api.routes import api_keys, blobs, datasets, forget_requests, health, hub, jobs, registry
 from salun_core import __version__
 from service import settings
@@ -38,8 +38,8 @@ def create() -> fastapi.FastAPI:
         version=__version__,
         description=_DESCRIPTION,
         lifespan=_lifespan,
-        max_body_size=settings.load().max_body_bytes,
     )
+    app.add_middleware(limits.BodyLimit, limit_bytes=settings.load().max_body_bytes)
     errors.install(app)
     hub.install(app)
     for routes in (health, forget_requests, jobs, datasets, blobs, registry, api_keys, hub):

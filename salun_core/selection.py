@@ -5,6 +5,7 @@ inside it are sorted. All comparisons are made on the bit patterns of non-negati
 which order as the values do, so the answer is exact and the same on every device.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -34,13 +35,24 @@ def kth_largest(magnitudes: Sequence[torch.Tensor], k: int) -> tuple[float, int]
     if k < 1 or any(m.dtype != torch.float32 for m in magnitudes):
         raise errors.InvalidDataError(f"got k = {k}, expected k >= 1 and float32 magnitudes")
     patterns = [m.detach().reshape(-1).view(torch.int32) for m in magnitudes if m.numel()]
-    rank = min(k, _count_at_least(patterns, 1))
-    if rank == 0:
-        return 0.0, 0
-    low, high = _bracket(patterns, rank)
-    pattern = _search(patterns, rank, low, high)
-    threshold = torch.tensor([pattern], dtype=torch.int32).view(torch.float32).item()
-    return threshold, _count_at_least(patterns, pattern + 1)
+    bracket = _bracket(patterns, k)
+    if bracket is None:
+        bracket = _positive(patterns)
+        k = min(k, bracket.inside)
+        if k == 0:
+            return 0.0, 0
+    pattern, larger = _search(patterns, k, bracket)
+    return torch.tensor([pattern], dtype=torch.int32).view(torch.float32).item(), larger
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bracket:
+    """Patterns low to high, how many elements are among them, and how many above."""
+
+    low: int
+    high: int
+    inside: int
+    above: int
 
 
 def _chunks(patterns: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -52,35 +64,42 @@ def _count_at_least(patterns: Sequence[torch.Tensor], pattern: int) -> int:
     return sum(int(torch.count_nonzero(chunk >= pattern)) for chunk in _chunks(patterns))
 
 
-def _bracket(patterns: Sequence[torch.Tensor], rank: int) -> tuple[int, int]:
-    """Bit patterns ``low <= answer <= high``, checked by counting."""
+def _positive(patterns: Sequence[torch.Tensor]) -> _Bracket:
+    return _Bracket(1, _LARGEST, _count_at_least(patterns, 1), 0)
+
+
+def _bracket(patterns: Sequence[torch.Tensor], rank: int) -> _Bracket | None:
+    """A narrow bracket that holds the answer, or ``None`` where the sample did not give one."""
     total = sum(p.numel() for p in patterns)
+    if not total:
+        return None
     stride = max(1, total // _SAMPLE)
     sample = torch.cat([p[::stride].cpu() for p in patterns]).sort().values
     # The sampled rank is off by a few standard deviations at most; counting finds out.
     middle = len(sample) - round(rank * len(sample) / total)
     margin = 4 * round(len(sample) ** 0.5) + len(patterns)
-    low = int(sample[max(0, middle - margin)])
-    high = int(sample[min(len(sample) - 1, middle + margin)])
-    if low < 1 or _count_at_least(patterns, low) < rank:
-        low = 1
-    if _count_at_least(patterns, high + 1) >= rank:
-        high = _LARGEST
-    return low, high
-
-
-def _search(patterns: Sequence[torch.Tensor], rank: int, low: int, high: int) -> int:
-    """The largest pattern with at least ``rank`` elements at or above it."""
+    low = int(sample[min(len(sample) - 1, max(0, middle - margin))])
+    high = int(sample[min(len(sample) - 1, max(0, middle + margin))])
+    if low < 1:
+        return None
     above = _count_at_least(patterns, high + 1)
-    inside = _count_at_least(patterns, low) - above
+    reached = _count_at_least(patterns, low)
+    return _Bracket(low, high, reached - above, above) if above < rank <= reached else None
+
+
+def _search(patterns: Sequence[torch.Tensor], rank: int, bracket: _Bracket) -> tuple[int, int]:
+    """The largest pattern with at least ``rank`` elements at or above it, and how many above."""
+    low, high, inside, above = bracket.low, bracket.high, bracket.inside, bracket.above
     while low < high and inside > _SORTED_AT_ONCE:
         middle = low + (high - low + 1) // 2
         count = _count_at_least(patterns, middle)
         if count >= rank:
             low, inside = middle, count - above
         else:
-            high, above, inside = middle - 1, count, inside - (count - above)
+            high, inside, above = middle - 1, inside - (count - above), count
     if low == high:
-        return low
+        return low, above
     candidates = torch.cat([c[(c >= low) & (c <= high)] for c in _chunks(patterns)])
-    return int(candidates.sort(descending=True).values[rank - above - 1])
+    ordered = candidates.sort(descending=True).values
+    found = ordered[rank - above - 1]
+    return int(found), above + int(torch.count_nonzero(ordered > found))

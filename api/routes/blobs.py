@@ -14,7 +14,6 @@ from service import database, errors, settings, storage, tables, versions
 
 router = fastapi.APIRouter(prefix="/v1/blobs/sha256", tags=["blobs"])
 WRITE_BYTES = 2**20
-NO_APPLICATION_LIMIT = 2**62  # blobs have a limit of their own, counted while they stream
 
 ReaderOfBlobs = Annotated[object, fastapi.Depends(auth.writer_or_puller)]
 
@@ -23,7 +22,6 @@ ReaderOfBlobs = Annotated[object, fastapi.Depends(auth.writer_or_puller)]
     "/{digest}",
     status_code=201,
     response_model=registry.BlobOut,
-    max_body_size=NO_APPLICATION_LIMIT,
     openapi_extra={
         "requestBody": {
             "required": True,
