@@ -118,11 +118,14 @@ def _pointer(location: Sequence[int | str]) -> str:
     return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)
 
 
-def _http(_: fastapi.Request, error: Exception) -> ProblemResponse:
+def _http(request: fastapi.Request, error: Exception) -> ProblemResponse:
     raised = _as(error, starlette_exceptions.HTTPException)
     phrase = HTTPStatus(raised.status_code).phrase
     code = "body-too-large" if raised.status_code == 413 else phrase.lower().replace(" ", "-")
-    return problem(raised.status_code, code, str(raised.detail), headers=raised.headers)
+    detail = str(raised.detail)
+    if detail == phrase:  # the framework's own: no route, or none for this method
+        detail = f"{phrase}: {request.method} on this path; /openapi.json lists what there is"
+    return problem(raised.status_code, code, detail, headers=raised.headers)
 
 
 def _database_down(_: fastapi.Request, error: Exception) -> ProblemResponse:

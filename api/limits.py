@@ -12,6 +12,7 @@ class BodyLimit:
         self._app, self._limit = app, limit_bytes
 
     async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
+        """Handle one connection."""
         if scope["type"] != "http" or scope["path"].startswith(UNLIMITED_PREFIX):
             await self._app(scope, receive, send)
             return

@@ -9,12 +9,14 @@ is that of one turn; median, least, greatest and n are printed.
 import argparse
 import dataclasses
 import json
+import multiprocessing
 import pathlib
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent import futures
 
 import numpy as np
 import rich.console
@@ -32,7 +34,8 @@ from salun_core import (
     specs,
 )
 
-_SAMPLES, _BATCH, _DENSITY = 64, 64, 0.5
+_SAMPLES, _BATCH, _DENSITY = 256, 128, 0.5
+_LARGE = 100_000_000
 _MEBIBYTE = 1 << 20
 
 
@@ -57,13 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=7, help="turns of every comparison")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    console = rich.console.Console(width=160)
     subject = _Subject()
-    found = [
-        _mask_stage(subject, options.runs),
-        *_threshold(subject, max(3, options.runs // 2)),
-        _masked_step(subject, options.runs),
-    ]
-    console = rich.console.Console(width=120)
+    found = []
+    for stage in (_mask_stage, _threshold, _masked_step):
+        with console.status(f"measuring: {(stage.__doc__ or '').splitlines()[0]}"):
+            found += stage(subject, options.runs)
     for item in found:
         console.print(
             f"{item.name}: median {item.median:.3f} (min {item.least:.3f}, max {item.greatest:.3f},"
@@ -112,35 +114,63 @@ class _Subject:
         )
 
 
-def _mask_stage(subject: _Subject, runs: int) -> Comparison:
+def _mask_stage(subject: _Subject, runs: int) -> list[Comparison]:
+    """The whole mask stage beside a bare forward and backward pass over the same images."""
     ratios = _ratios(subject.mask, subject.forward_backward, runs)
-    return _compare("mask stage / bare forward and backward", "times as long", ratios, at_most=1.15)
+    name = f"mask stage / bare forward and backward of {_SAMPLES} pictures"
+    return [_compare(name, "times as long", ratios, at_most=1.15)]
 
 
 def _threshold(subject: _Subject, runs: int) -> list[Comparison]:
+    """The threshold beside a double argsort, and the memory it takes."""
     magnitudes = saliency.gradient_magnitudes(
         subject.net, subject.forget_set, subject.preprocess, batch_size=_BATCH
     )
-    layers = list(magnitudes.values())
-    wanted = round(_DENSITY * subject.weight_count)
-    before = _peak()
-    selection.kth_largest(layers, wanted)
-    # The high-water mark of the process, so this must come before the double argsort.
-    extra = (_peak() - before) / _MEBIBYTE
+    dense = {name: torch.rand_like(magnitude) for name, magnitude in magnitudes.items()}
+    found = []
+    # With many gradients of 0 the threshold is easy to find; without any it is hardest.
+    for name, layers in (("its gradients", magnitudes), ("no zeros", dense)):
+        ratios = _against_double_argsort(list(layers.values()), runs)
+        found.append(
+            _compare(f"double argsort / threshold, {name}", "times as long", ratios, at_least=10.0)
+        )
+    for count in (subject.weight_count, _LARGE):
+        # A process of its own, whose high-water mark nothing else has raised.
+        with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            extra = pool.submit(_threshold_memory, count).result() / _MEBIBYTE
+        name = f"memory of the threshold of {count:,} weights, beyond gradients"
+        found.append(_compare(name, "MiB", [extra], at_most=200.0))
+    return found
+
+
+def _against_double_argsort(layers: list[torch.Tensor], runs: int) -> list[float]:
     flat = torch.cat([layer.reshape(-1) for layer in layers]).numpy()
+    wanted = round(_DENSITY * len(flat))
 
     def double_argsort() -> None:
         ranks = np.argsort(np.argsort(-flat))
         _ = ranks < wanted
 
-    ratios = _ratios(double_argsort, lambda: selection.kth_largest(layers, wanted), runs)
-    return [
-        _compare("memory of the threshold beyond the gradients", "MiB", [extra], at_most=200.0),
-        _compare("double argsort / threshold", "times as long", ratios, at_least=10.0),
-    ]
+    return _ratios(double_argsort, lambda: selection.kth_largest(layers, wanted), runs)
 
 
-def _masked_step(subject: _Subject, runs: int) -> Comparison:
+def _threshold_memory(count: int) -> int:
+    """Bytes by which the threshold of that many magnitudes raises the high-water mark."""
+    generator = randomness.generator(0, "magnitudes")
+    layers = [torch.rand(part, generator=generator) for part in _parts(count)]
+    selection.kth_largest([layers[0][:100_000]], 50_000)  # what the first call loads for good
+    before = _peak()
+    selection.kth_largest(layers, round(_DENSITY * count))
+    return _peak() - before
+
+
+def _parts(count: int) -> list[int]:
+    """Layer sizes of at most 2**22."""
+    size = 1 << 22
+    return [min(size, count - start) for start in range(0, count, size)]
+
+
+def _masked_step(subject: _Subject, runs: int) -> list[Comparison]:
     """A whole training step, masked and not: forward, backward, update."""
     mask = saliency.saliency_mask(subject.net, subject.forget_set, subject.preprocess, _DENSITY)
     masked = masked_step.MaskedOptimizer(subject.net, mask, momentum=0.9, weight_decay=5e-4)
@@ -155,7 +185,7 @@ def _masked_step(subject: _Subject, runs: int) -> Comparison:
         bare.step()
 
     ratios = _ratios(with_mask, without, runs)
-    return _compare("masked step / bare step", "times as long", ratios, at_most=1.10)
+    return [_compare("masked step / bare step", "times as long", ratios, at_most=1.10)]
 
 
 def _ratios(first: Callable[[], object], second: Callable[[], object], runs: int) -> list[float]:
@@ -179,7 +209,11 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _peak() -> int:
-    """Bytes at the process's high-water mark."""
+    """Bytes at this process's high-water mark."""
+    status = pathlib.Path("/proc/self/status")
+    if status.exists():  # the portable figure below also counts what ran before an exec
+        lines = status.read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -26,8 +26,8 @@ def kth_largest(magnitudes: Sequence[torch.Tensor], k: int) -> tuple[float, int]
         k: rank, from 1.
 
     Returns:
-        ``(threshold, larger)``: ``threshold`` is the smallest positive magnitude when fewer than
-        k are positive (0.0 when none is); ``larger`` counts elements above it.
+        ``(threshold, larger)``; ``larger`` counts elements above the threshold. Where fewer than k
+        are positive, the threshold is 0.0, so that all positive ones are above it.
 
     Raises:
         InvalidDataError: a tensor is not float32 or k is below 1.
@@ -35,14 +35,11 @@ def kth_largest(magnitudes: Sequence[torch.Tensor], k: int) -> tuple[float, int]
     if k < 1 or any(m.dtype != torch.float32 for m in magnitudes):
         raise errors.InvalidDataError(f"got k = {k}, expected k >= 1 and float32 magnitudes")
     patterns = [m.detach().reshape(-1).view(torch.int32) for m in magnitudes if m.numel()]
-    bracket = _bracket(patterns, k)
-    if bracket is None:
-        bracket = _positive(patterns)
-        k = min(k, bracket.inside)
-        if k == 0:
-            return 0.0, 0
-    pattern, larger = _search(patterns, k, bracket)
-    return torch.tensor([pattern], dtype=torch.int32).view(torch.float32).item(), larger
+    positive = _count_at_least(patterns, 1)
+    if k > positive:
+        return 0.0, positive
+    pattern, larger = _search(patterns, k, _bracket(patterns, k, positive))
+    return _value(pattern), larger
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,27 +61,25 @@ def _count_at_least(patterns: Sequence[torch.Tensor], pattern: int) -> int:
     return sum(int(torch.count_nonzero(chunk >= pattern)) for chunk in _chunks(patterns))
 
 
-def _positive(patterns: Sequence[torch.Tensor]) -> _Bracket:
-    return _Bracket(1, _LARGEST, _count_at_least(patterns, 1), 0)
+def _value(pattern: int) -> float:
+    return torch.tensor([pattern], dtype=torch.int32).view(torch.float32).item()
 
 
-def _bracket(patterns: Sequence[torch.Tensor], rank: int) -> _Bracket | None:
-    """A narrow bracket that holds the answer, or ``None`` where the sample did not give one."""
+def _bracket(patterns: Sequence[torch.Tensor], rank: int, positive: int) -> _Bracket:
+    """A bracket that holds the answer: narrow where the sample was right, else all there is."""
     total = sum(p.numel() for p in patterns)
-    if not total:
-        return None
     stride = max(1, total // _SAMPLE)
     sample = torch.cat([p[::stride].cpu() for p in patterns]).sort().values
     # The sampled rank is off by a few standard deviations at most; counting finds out.
     middle = len(sample) - round(rank * len(sample) / total)
     margin = 4 * round(len(sample) ** 0.5) + len(patterns)
-    low = int(sample[min(len(sample) - 1, max(0, middle - margin))])
-    high = int(sample[min(len(sample) - 1, max(0, middle + margin))])
-    if low < 1:
-        return None
+    low = max(1, int(sample[min(len(sample) - 1, max(0, middle - margin))]))
+    high = max(low, int(sample[min(len(sample) - 1, max(0, middle + margin))]))
     above = _count_at_least(patterns, high + 1)
     reached = _count_at_least(patterns, low)
-    return _Bracket(low, high, reached - above, above) if above < rank <= reached else None
+    if above < rank <= reached:
+        return _Bracket(low, high, reached - above, above)
+    return _Bracket(1, _LARGEST, positive, 0)
 
 
 def _search(patterns: Sequence[torch.Tensor], rank: int, bracket: _Bracket) -> tuple[int, int]:

@@ -282,8 +282,8 @@ def test_a_watching_pull_brings_the_version_at_once_and_stays(
         process.terminate()
 
 
-def test_an_error_as_json_carries_the_problem(salun: Call) -> None:
-    done = salun("pull", "no-such-model", "--to", "nowhere", "--json")
+def test_an_error_as_json_carries_the_problem(salun: Call, tmp_path: Path) -> None:
+    done = salun("pull", "no-such-model", "--to", str(tmp_path / "nowhere"), "--json")
     assert done.returncode == 1
     problem = last_object(done)["error"]
     assert problem["status"] == 404

@@ -78,7 +78,7 @@ class PreparedClassifier:
             _BUFFERS: json.dumps(result.changed_buffers),
             _DETAIL: json.dumps({"steps": result.steps, **result.detail}, sort_keys=True),
         }
-        weights.write(path, net.state_dict(), metadata)
+        weights.write(path, net.cpu().state_dict(), metadata)
 
     def verify(
         self, mask: Path, unlearned: Path, report: contract.Progress
@@ -99,7 +99,7 @@ class PreparedClassifier:
             test_set=self.sets["test"],
             previous_set=self.sets["previous"],
         )
-        net = architectures.load(self.config, unlearned)
+        net = _load(self.config, unlearned)
         measured = verification.verify(self.original, net, self.config, splits, subject, report)
         evidence = {
             **measured.evidence,
@@ -124,7 +124,7 @@ class Classifier:
     ) -> PreparedClassifier:
         """Load the net that is served and decode the data once."""
         config = artifacts.read_config(files[artifacts.CONFIG].digest)
-        original = architectures.load(config, storage.path_of(files[artifacts.WEIGHTS].digest))
+        original = _load(config, storage.path_of(files[artifacts.WEIGHTS].digest))
         return PreparedClassifier(plan, config, original, _sets(plan, config, report))
 
     def new_files(
@@ -132,6 +132,11 @@ class Classifier:
     ) -> list[artifacts.FileRef]:
         """The base version's files with the weights replaced."""
         return [unlearned if file.path == artifacts.WEIGHTS else file for file in base]
+
+
+def _load(config: specs.ClassifierConfig, path: Path) -> torch.nn.Module:
+    """The net on this worker's GPU, or on the CPU where there is none."""
+    return architectures.load(config, path).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _mask(path: Path) -> masks.SaliencyMask | None:
