@@ -15,9 +15,23 @@ from api import changes
 from service import database, errors, tables
 
 RECHECK_SECONDS = 5.0
-LastEventId = Annotated[
-    str | None, fastapi.Header(alias="Last-Event-ID", description="resume behind this event")
-]
+
+
+def _position(
+    last_event_id: Annotated[
+        str | None, fastapi.Header(alias="Last-Event-ID", description="resume behind this event")
+    ] = None,
+) -> int:
+    if last_event_id is None:
+        return 0
+    if not last_event_id.isascii() or not last_event_id.isdigit() or len(last_event_id) > 18:
+        detail = "Last-Event-ID: expected the number of an event of this stream"
+        raise errors.Invalid("invalid-request", detail)
+    return int(last_event_id)
+
+
+# A dependency: what is wrong with it must be told before the stream begins.
+LastEventId = Annotated[int, fastapi.Depends(_position)]
 
 
 @dataclass(frozen=True)
@@ -30,11 +44,11 @@ class Followed:
 
 
 async def follow(
-    request: fastapi.Request, look: Callable[[], Followed], last_event_id: str | None
+    request: fastapi.Request, look: Callable[[], Followed], last_event_id: int
 ) -> AsyncIterator[sse.ServerSentEvent]:
     """Every stored event behind ``last_event_id``, then new ones until the subject has ended."""
     watched: changes.Changes = request.app.state.changes
-    position, told = _position(last_event_id), None
+    position, told = last_event_id, None
     while True:
         followed = await concurrency.run_in_threadpool(look)
         with watched.watching(map(str, followed.subjects)) as signal:
@@ -64,12 +78,3 @@ def _after(subjects: Sequence[uuid.UUID], position: int) -> Sequence[tables.Even
 
 def _data(row: tables.Event) -> dict[str, Any]:
     return {"at": row.created_at.isoformat(), **row.data}
-
-
-def _position(last_event_id: str | None) -> int:
-    if last_event_id is None:
-        return 0
-    if not last_event_id.isascii() or not last_event_id.isdigit() or len(last_event_id) > 18:
-        detail = "Last-Event-ID: expected the number of an event of this stream"
-        raise errors.Invalid("invalid-request", detail)
-    return int(last_event_id)

@@ -7,10 +7,20 @@ from sqlalchemy import orm
 
 from api.schemas import base, registry
 from api.schemas import forget_requests as schemas
-from service import aliases, batches, errors, forget_requests, jobs, models, tables, versions
+from service import (
+    aliases,
+    batches,
+    errors,
+    forget_requests,
+    jobs,
+    models,
+    request_views,
+    tables,
+    versions,
+)
 
 
-def forget_request(view: forget_requests.View) -> schemas.ForgetRequestOut:
+def forget_request(view: request_views.View) -> schemas.ForgetRequestOut:
     """A forget request."""
     request, job = view.request, view.job
     base_url = f"/v1/forget-requests/{request.id}"

@@ -37,8 +37,8 @@ def join(
     or has it erased already.
     """
     batch = _open_batch(session, model, kind, method)
-    fresh = _add(session, model, batch, sample_ids)
-    placement = _place(session, model, request, batch, sample_ids, fresh)
+    fresh = _add(session, model, request, batch, sample_ids)
+    placement = _place(session, model, request, sample_ids, fresh)
     if not fresh and not _has_members(session, batch):
         session.execute(sa.delete(tables.Batch).where(tables.Batch.id == batch.id))
         return placement
@@ -187,6 +187,8 @@ def _open_batch(
             tables.Batch.profile == profile,
             tables.Batch.state == "open",
         )
+        # Joins take turns. A share lock would let them go side by side, but under a steady stream
+        # of joins the batch would then never be free to be sealed.
         .with_for_update(key_share=True)
     )
     if shared and (existing := session.scalar(joined)) is not None:
@@ -201,9 +203,14 @@ def _open_batch(
 
 
 def _add(
-    session: orm.Session, model: tables.Model, batch: tables.Batch, ids: Sequence[str]
+    session: orm.Session,
+    model: tables.Model,
+    request: tables.ForgetRequest,
+    batch: tables.Batch,
+    ids: Sequence[str],
 ) -> set[str]:
-    statement = (
+    """The samples that are new to the model; with any of them the request joins the batch."""
+    fresh = (
         postgresql.insert(tables.Erasure)
         .from_select(
             ["model_id", "sample_id", "batch_id"],
@@ -215,15 +222,26 @@ def _add(
         )
         .on_conflict_do_nothing()
         .returning(tables.Erasure.sample_id)
+        .cte("fresh")
     )
-    return set(session.scalars(statement))
+    member = (
+        postgresql.insert(tables.BatchMember)
+        .from_select(
+            ["batch_id", "request_id"],
+            sa.select(sa.literal(batch.id), sa.literal(request.id)).where(
+                sa.exists().select_from(fresh)
+            ),
+        )
+        .on_conflict_do_nothing()
+        .cte("member")
+    )
+    return set(session.scalars(sa.select(fresh.c.sample_id).add_cte(member)))
 
 
 def _place(
     session: orm.Session,
     model: tables.Model,
     request: tables.ForgetRequest,
-    batch: tables.Batch,
     ids: Sequence[str],
     fresh: set[str],
 ) -> Placement:
@@ -239,8 +257,6 @@ def _place(
         else []
     )
     followed = {row.batch_id for row in earlier if row.version is None}
-    if fresh:
-        followed.add(batch.id)
     if followed:
         session.execute(
             postgresql.insert(tables.BatchMember)

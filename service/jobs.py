@@ -256,14 +256,6 @@ def requeue(session: orm.Session, job: tables.Job, *, delay_seconds: float = 0.0
     telling.changed(session, job.id)
 
 
-def release(claimed: Claim) -> None:
-    """Give the job back because this worker is going away; the attempt does not count."""
-    with database.transaction() as session:
-        job = hold(session, claimed)
-        job.attempts -= 1
-        requeue(session, job)
-
-
 def request_cancel(session: orm.Session, job_id: uuid.UUID, actor: str) -> tables.Job:
     """Ask a job to stop; a queued one stops at once, a running one at its next step.
 

@@ -67,12 +67,7 @@ def by_part(
     A class counts as whole when nothing of it is left in training: what is named here and what was
     named before cover it. ``labels`` maps sample ids to labels.
     """
-    counts: dict[int, int] = {}
-    for label in labels.values():
-        if label is not None:
-            counts[label] = counts.get(label, 0) + 1
-    left = _left_in_training(session, model, list(counts))
-    whole = {label for label, count in counts.items() if count >= left.get(label, 0)}
+    whole = _whole_labels(session, model, labels)
     parts: dict[specs.ForgetKind, list[str]] = {}
     for sample_id, label in labels.items():
         parts.setdefault("class" if label in whole else "samples", []).append(sample_id)
@@ -87,16 +82,18 @@ def training_size(session: orm.Session, model: tables.Model) -> int:
     return int((splits or {}).get(TRAIN, 0))
 
 
-def forgotten_count(session: orm.Session, model: tables.Model) -> int:
-    """How many training samples are erased or about to be."""
-    return (
-        session.scalar(
-            sa.select(sa.func.count())
-            .select_from(tables.Erasure)
-            .where(tables.Erasure.model_id == model.id)
-        )
-        or 0
+def budget(session: orm.Session, model: tables.Model) -> tuple[int, int]:
+    """How many training samples the dataset has, and how many are erased or about to be."""
+    forgotten = (
+        sa.select(sa.func.count())
+        .select_from(tables.Erasure)
+        .where(tables.Erasure.model_id == model.id)
+        .scalar_subquery()
     )
+    splits, count = session.execute(
+        sa.select(tables.Dataset.splits, forgotten).where(tables.Dataset.id == model.dataset_id)
+    ).one()
+    return int(splits.get(TRAIN, 0)), count
 
 
 def forgotten_labels(session: orm.Session, model: tables.Model) -> tuple[int, ...]:
@@ -212,25 +209,28 @@ def _trained(
             sa.select(sample.sample_id, sample.label).where(
                 sample.dataset_id == dataset_id, sample.split == TRAIN, condition
             )
-        ).tuples().all()
-    )
-
-
-def _left_in_training(
-    session: orm.Session, model: tables.Model, labels: Sequence[int]
-) -> dict[int, int]:
-    """Training samples of each label that no demand has named before."""
-    sample, erasure = tables.Sample, tables.Erasure
-    named = sa.and_(erasure.model_id == model.id, erasure.sample_id == sample.sample_id)
-    rows = session.execute(
-        sa.select(sample.label, sa.func.count())
-        .outerjoin(erasure, named)
-        .where(
-            sample.dataset_id == model.dataset_id,
-            sample.split == TRAIN,
-            sample.label.in_(labels),
-            erasure.sample_id.is_(None),
         )
-        .group_by(sample.label)
+        .tuples()
+        .all()
     )
-    return {label: count for label, count in rows if label is not None}
+
+
+def _whole_labels(
+    session: orm.Session, model: tables.Model, labels: dict[str, int | None]
+) -> set[int]:
+    """Labels whose training samples are all named: by ``labels``, or by a demand before."""
+    sample, erasure = tables.Sample, tables.Erasure
+    named = sa.literal(list(labels), sa.ARRAY(sa.Text))
+    asked = (
+        sa.func.unnest(sa.literal(list({*labels.values()} - {None}), sa.ARRAY(sa.Integer)))
+        .table_valued(sa.column("label", sa.Integer))
+        .render_derived("asked")
+    )
+    left = sa.exists().where(
+        sample.dataset_id == model.dataset_id,
+        sample.split == TRAIN,
+        sample.label == asked.c.label,
+        sample.sample_id != sa.all_(named),
+        ~sa.exists().where(erasure.model_id == model.id, erasure.sample_id == sample.sample_id),
+    )
+    return set(session.scalars(sa.select(asked.c.label).where(~left)))

@@ -14,7 +14,7 @@ from service import (
     batches,
     database,
     errors,
-    forget_requests,
+    fulfilment,
     jobs,
     ledger,
     models,
@@ -65,7 +65,7 @@ def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
             _serve(session, model, batch, version)
         else:
             batch.state = "blocked"
-            forget_requests.block(session, batch.id, "verification_failed")
+            fulfilment.block(session, batch.id, "verification_failed")
         telling.audit(
             session,
             "worker",
@@ -101,7 +101,7 @@ def close_job(
     """Close an unlearning job without a version and block its batch."""
     batch = session.get_one(tables.Batch, job.subject_id)
     batch.state = "blocked"
-    forget_requests.block(session, batch.id, reason)
+    fulfilment.block(session, batch.id, reason)
     jobs.finish(session, job, status, error)
 
 
@@ -138,7 +138,7 @@ def _serve(
     batch.result_version = version.number
     if not models.policy_of(model).auto_publish:
         batch.state = "verified"
-        forget_requests.advance(session, batch.id, "publishing")
+        fulfilment.advance(session, batch.id, "publishing")
         return
     aliases.move(session, "worker", model, models.PRODUCTION, version)
     batch.state = "completed"
@@ -154,8 +154,8 @@ def _complete_requests(session: orm.Session, batch: tables.Batch) -> None:
             .join(tables.Batch, tables.Batch.id == tables.BatchMember.batch_id)
             .where(tables.BatchMember.request_id == request.id, tables.Batch.state != "completed")
         )
-        if request.status in forget_requests.OPEN and not open_batches:
-            forget_requests.complete(session, request, _newest_erasure(session, request))
+        if request.status in fulfilment.OPEN and not open_batches:
+            fulfilment.complete(session, request, _newest_erasure(session, request))
 
 
 def _newest_erasure(session: orm.Session, request: tables.ForgetRequest) -> int:

@@ -16,6 +16,11 @@ def event(session: orm.Session, subject_id: uuid.UUID, event_type: str, **data: 
     session.add(tables.Event(subject_id=subject_id, type=event_type, data=data))
 
 
+def event_row(subject_id: uuid.UUID, event_type: str, **data: Any) -> sa.Insert:  # noqa: ANN401
+    """The statement behind :func:`event`, to be sent together with another one."""
+    return sa.insert(tables.Event).values(subject_id=subject_id, type=event_type, data=data)
+
+
 def changed(session: orm.Session, key: object) -> None:
     """Wake those who wait for ``key``, once this transaction commits.
 

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from service import database, errors, ingestion, jobs, publication, tables, validation
+from sqlalchemy import orm
+
+from service import database, errors, fulfilment, ingestion, jobs, publication, tables, validation
 
 
 def retry_or_fail(claimed: jobs.Claim, error: Exception, delay_seconds: float) -> None:
@@ -12,6 +14,16 @@ def retry_or_fail(claimed: jobs.Claim, error: Exception, delay_seconds: float) -
         return
     with database.transaction() as session:
         jobs.requeue(session, jobs.hold(session, claimed), delay_seconds=delay_seconds)
+        _wait_again(session, claimed)
+
+
+def give_back(claimed: jobs.Claim) -> None:
+    """This worker is going away: queue the job again; the attempt does not count."""
+    with database.transaction() as session:
+        job = jobs.hold(session, claimed)
+        job.attempts -= 1
+        jobs.requeue(session, job)
+        _wait_again(session, claimed)
 
 
 def fail(claimed: jobs.Claim, code: str, detail: str) -> None:
@@ -22,6 +34,11 @@ def fail(claimed: jobs.Claim, code: str, detail: str) -> None:
 def cancel(claimed: jobs.Claim, reason: str) -> None:
     """Somebody stopped the job."""
     _end(claimed, "cancelled", reason, {"code": reason})
+
+
+def _wait_again(session: orm.Session, claimed: jobs.Claim) -> None:
+    if claimed.kind == jobs.UNLEARNING:
+        fulfilment.wait_again(session, claimed.subject_id)
 
 
 def _end(claimed: jobs.Claim, status: str, reason: str, error: dict[str, Any]) -> None:

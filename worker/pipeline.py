@@ -14,7 +14,7 @@ from service import (
     acceptance,
     artifacts,
     database,
-    forget_requests,
+    fulfilment,
     models,
     planning,
     publication,
@@ -128,4 +128,4 @@ def _tell(lease: leases.Lease, stage: str) -> None:
     """The requests of the batch entered a stage."""
     lease.check()
     with database.transaction() as session:
-        forget_requests.advance(session, lease.claimed.subject_id, stage)
+        fulfilment.advance(session, lease.claimed.subject_id, stage)

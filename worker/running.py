@@ -50,7 +50,7 @@ def _run(claimed: jobs.Claim) -> None:
         _log.warning("job %s: lease lost, nothing written", claimed.job_id)
     except leases.Interrupted:
         _log.info("job %s: given back, this worker is going away", claimed.job_id)
-        jobs.release(claimed)
+        endings.give_back(claimed)
     except core_errors.CancelledError:
         endings.cancel(claimed, cancellation.REASON)
     except (core_errors.SalunError, errors.Refusal) as error:

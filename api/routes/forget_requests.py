@@ -11,7 +11,14 @@ from fastapi import responses, sse
 from api import auth, bodies, events, presenting, relay, sessions, waiting
 from api.schemas import base
 from api.schemas import forget_requests as schemas
-from service import database, errors, forget_requests, idempotency
+from service import (
+    database,
+    errors,
+    forget_requests,
+    fulfilment,
+    idempotency,
+    request_views,
+)
 
 router = fastapi.APIRouter(prefix="/v1/forget-requests", tags=["forget requests"])
 RETRY_AFTER_SECONDS = 1
@@ -27,6 +34,11 @@ IdempotencyKey = Annotated[
 ]
 IfMatch = Annotated[str | None, fastapi.Header(alias="If-Match")]
 Body = Annotated[schemas.ForgetRequestIn, fastapi.Depends(bodies.forget_request)]
+
+
+def _must_exist(session: sessions.Session, request_id: uuid.UUID) -> None:
+    """Unknown ids are told before a stream begins: afterwards it could only break off."""
+    forget_requests.by_id(session, request_id)
 
 
 @router.post(
@@ -51,7 +63,7 @@ def submit(
     if replayed is not None:
         return responses.JSONResponse(replayed["body"], 202, replayed["headers"])
     submitted = forget_requests.submit(session, caller, demand)
-    shown = presenting.forget_request(forget_requests.view(session, submitted))
+    shown = presenting.forget_request(request_views.view(session, submitted))
     answer: dict[str, Any] = {
         "body": shown.model_dump(mode="json"),
         "headers": {"Location": shown.links["self"], "Retry-After": str(RETRY_AFTER_SECONDS)},
@@ -87,12 +99,12 @@ def listing(
     """Requests, oldest first; ``next_cursor`` goes into ``cursor`` for the next page."""
     if due_before is not None and due_before.tzinfo is None:
         due_before = due_before.replace(tzinfo=datetime.UTC)
-    found = forget_requests.listing(
+    found = request_views.listing(
         session, status=status, model=model, due_before=due_before, after=cursor, limit=limit
     )
     page = found[:limit]
     return schemas.ForgetRequestPage(
-        items=[presenting.forget_request(forget_requests.view(session, item)) for item in page],
+        items=[presenting.forget_request(request_views.view(session, item)) for item in page],
         next_cursor=str(page[-1].id) if len(found) > limit else None,
     )
 
@@ -111,7 +123,7 @@ def withdraw(
     withdrawn = forget_requests.withdraw(session, caller.actor, request_id)
     session.flush()
     session.refresh(withdrawn)
-    return presenting.forget_request(forget_requests.view(session, withdrawn))
+    return presenting.forget_request(request_views.view(session, withdrawn))
 
 
 @router.post(
@@ -128,9 +140,9 @@ def approve(
 ) -> schemas.ForgetRequestOut:
     """Try a request again that needs a person (``action_required``)."""
     held = _matching(session, request_id, if_match)
-    forget_requests.approve(session, caller.actor, held, body.reason)
+    fulfilment.approve(session, caller.actor, held, body.reason)
     session.flush()
-    return presenting.forget_request(forget_requests.view(session, held))
+    return presenting.forget_request(request_views.view(session, held))
 
 
 @router.post("/{request_id}/deny", response_model=schemas.ForgetRequestOut)
@@ -143,24 +155,28 @@ def deny(
 ) -> schemas.ForgetRequestOut:
     """Decide that nothing is to be erased."""
     held = _matching(session, request_id, if_match)
-    forget_requests.deny(session, caller.actor, held, body.reason)
+    fulfilment.deny(session, caller.actor, held, body.reason)
     session.flush()
     session.refresh(held)
-    return presenting.forget_request(forget_requests.view(session, held))
+    return presenting.forget_request(request_views.view(session, held))
 
 
 @router.get("/{request_id}/report")
 def report(session: sessions.Session, _: auth.Reader, request_id: uuid.UUID) -> dict[str, Any]:
     """The verification report, passed or not; 409 while there is none."""
-    return forget_requests.report(session, forget_requests.by_id(session, request_id))
+    return request_views.report(session, forget_requests.by_id(session, request_id))
 
 
-@router.get("/{request_id}/events", response_class=sse.EventSourceResponse)
+@router.get(
+    "/{request_id}/events",
+    response_class=sse.EventSourceResponse,
+    dependencies=[fastapi.Depends(_must_exist)],
+)
 async def stream(
     request: fastapi.Request,
     _: auth.Reader,
     request_id: uuid.UUID,
-    last_event_id: events.LastEventId = None,
+    last_event_id: events.LastEventId,
 ) -> AsyncIterable[sse.ServerSentEvent]:
     """What happens to a request, as it happens; ``Last-Event-ID`` resumes."""
     async for event in events.follow(request, lambda: _followed(request_id), last_event_id):
@@ -169,14 +185,14 @@ async def stream(
 
 def _represent(request_id: uuid.UUID) -> waiting.Representation:
     with database.transaction() as session:
-        found = forget_requests.view(session, forget_requests.by_id(session, request_id))
+        found = request_views.view(session, forget_requests.by_id(session, request_id))
         keys = {str(request_id)} | ({str(found.job.id)} if found.job is not None else set())
         return waiting.represent(presenting.forget_request(found), frozenset(keys))
 
 
 def _followed(request_id: uuid.UUID) -> events.Followed:
     with database.transaction() as session:
-        found = forget_requests.view(session, forget_requests.by_id(session, request_id))
+        found = request_views.view(session, forget_requests.by_id(session, request_id))
         shown = presenting.forget_request(found)
         return events.Followed(
             subjects=[request_id] + ([found.job.id] if found.job is not None else []),
@@ -190,7 +206,7 @@ def _matching(session: sessions.Session, request_id: uuid.UUID, if_match: str | 
     if if_match is None:
         detail = "expected If-Match with the ETag that GET of this request gave"
         raise errors.Invalid("precondition-required", detail)
-    shown = presenting.forget_request(forget_requests.view(session, held))
+    shown = presenting.forget_request(request_views.view(session, held))
     if if_match != waiting.represent(shown).etag:
         detail = "the request has changed since that ETag; read it again"
         raise errors.PreconditionFailed("precondition-failed", detail)

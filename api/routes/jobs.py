@@ -14,18 +14,27 @@ from service import batches, cancellation, database, jobs, models
 router = fastapi.APIRouter(prefix="/v1", tags=["jobs and batches"])
 
 
+def _must_exist(session: sessions.Session, job_id: uuid.UUID) -> None:
+    """Unknown ids are told before a stream begins: afterwards it could only break off."""
+    jobs.by_id(session, job_id)
+
+
 @router.get("/jobs/{job_id}", response_model=schemas.JobOut)
 async def poll(request: fastapi.Request, _: auth.Reader, job_id: uuid.UUID) -> fastapi.Response:
     """A job as it stands; ``If-None-Match`` and ``Prefer: wait=N`` are honoured."""
     return await waiting.conditional(request, lambda: _represent(job_id))
 
 
-@router.get("/jobs/{job_id}/events", response_class=sse.EventSourceResponse)
+@router.get(
+    "/jobs/{job_id}/events",
+    response_class=sse.EventSourceResponse,
+    dependencies=[fastapi.Depends(_must_exist)],
+)
 async def stream(
     request: fastapi.Request,
     _: auth.Reader,
     job_id: uuid.UUID,
-    last_event_id: events.LastEventId = None,
+    last_event_id: events.LastEventId,
 ) -> AsyncIterable[sse.ServerSentEvent]:
     """What happens to a job, as it happens; ``Last-Event-ID`` resumes."""
     async for event in events.follow(request, lambda: _followed(job_id), last_event_id):

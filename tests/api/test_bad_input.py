@@ -331,6 +331,11 @@ def test_other_refusals_of_a_request(api: conftest.Api, model: str) -> None:
     problem(api.http.get(f"/v1/forget-requests/{uuid.uuid4()}"), 404, "forget-request-not-found")
     problem(api.http.get(f"/v1/jobs/{uuid.uuid4()}"), 404, "job-not-found")
     problem(api.http.get("/v1/nothing"), 404, "not-found")
+    nowhere = f"/v1/forget-requests/{uuid.uuid4()}/events"
+    problem(api.http.get(nowhere), 404, "forget-request-not-found")
+    problem(api.http.get(f"/v1/jobs/{uuid.uuid4()}/events"), 404, "job-not-found")
+    odd = {"Last-Event-ID": "first"}
+    problem(api.http.get(nowhere, headers=odd), 422, "invalid-request")
 
 
 def test_no_answer_repeats_an_identity(api: conftest.Api, model: str) -> None:

@@ -70,6 +70,10 @@ def test_subject_and_whole_class_are_resolved_by_the_ledger(api: conftest.Api, m
     body = {"model": model, "targets": [{"kind": "sample", "ids": ids}]}
     assert api.http.post("/v1/forget-requests:validate", json=body).json()["jobs"] == ["class"]
 
+    # All but one are not, even where the count reaches what was left before.
+    body = {"model": model, "targets": [{"kind": "sample", "ids": ids[:-1]}]}
+    assert api.http.post("/v1/forget-requests:validate", json=body).json()["jobs"] == ["samples"]
+
 
 def test_validate_changes_nothing(api: conftest.Api, model: str) -> None:
     before = api.http.get("/v1/forget-requests", params={"model": model}).json()

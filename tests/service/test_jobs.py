@@ -97,11 +97,15 @@ def test_inputs_are_pinned_by_the_first_claim() -> None:
     assert jobs.pin_inputs(claimed, {"base_version": 2}) == {"base_version": 1}
 
 
-def test_a_released_job_does_not_count_the_attempt() -> None:
+def test_a_requeued_job_waits_for_its_delay_and_may_be_claimed_again() -> None:
     job_id = enqueue()
-    jobs.release(claim())
+    claimed = claim()
+    with database.transaction() as session:
+        jobs.requeue(session, jobs.hold(session, claimed), delay_seconds=1.0)
     assert status(job_id) == "queued"
-    assert claim().attempt == 1
+    assert jobs.claim(queue.UNLEARNING, "early") is None
+    time.sleep(1.1)
+    assert claim().attempt == 2
 
 
 def test_hints_leave_through_the_outbox_once_and_jobs_that_wait_are_hinted_again() -> None:

@@ -102,8 +102,9 @@ def test_a_frozen_worker_is_overtaken_and_publishes_nothing(
 def test_whatever_is_killed_nothing_accepted_is_lost(api: conftest.Api, name: str) -> None:
     model = api.model({"acceptance": conftest.WIDE})
     sample = {"kind": "sample", "ids": material.train_ids()[:5]}
-    request = api.forget(model, sample, method=conftest.QUICK).json()
+    answer = api.forget(model, sample, method=conftest.QUICK)
+    assert answer.status_code == 202, answer.text
     pid = api.running.kill(name, signal.SIGKILL)
     api.running.wait_restarted(name, pid)
     conftest.until_ready(api)
-    assert api.ended(request["id"])["status"] == "completed"
+    assert api.ended(answer.json()["id"])["status"] == "completed"

@@ -1,0 +1,106 @@
+"""What happens to a request after it was accepted. It never ends as failed: the duty stays."""
+
+import uuid
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from service import batches, errors, tables, telling
+
+OPEN = ("pending", "in_progress", "action_required")
+
+
+def complete(session: orm.Session, request: tables.ForgetRequest, version: int) -> None:
+    """Everything that the request named is gone from ``version`` and what is made from it."""
+    request.result_version = version
+    request.reason = None
+    close(session, request, "completed", "done", result_version=version)
+
+
+def block(session: orm.Session, batch_id: uuid.UUID, reason: str) -> None:
+    """The batch could not be served: its open requests need a person."""
+    for request in batches.members(session, batch_id):
+        if request.status in OPEN:
+            request.status, request.reason = "action_required", reason
+            _tell(session, request, "action_required", reason=reason)
+
+
+def advance(session: orm.Session, batch_id: uuid.UUID, stage: str) -> None:
+    """The batch's job entered a stage."""
+    for request in batches.members(session, batch_id):
+        if request.status in OPEN:
+            request.status, request.stage, request.reason = "in_progress", stage, None
+            _tell(session, request, "stage", stage=stage)
+
+
+def wait_again(session: orm.Session, batch_id: uuid.UUID) -> None:
+    """The batch's job went back to the queue; the duty stays."""
+    for request in batches.members(session, batch_id):
+        if request.status == "in_progress":
+            request.status, request.stage = "pending", "queued"
+            _tell(session, request, "stage", stage="queued")
+
+
+def approve(
+    session: orm.Session, actor: str, request: tables.ForgetRequest, reason: str
+) -> tables.ForgetRequest:
+    """A person decides to try again: the request's blocked batches get a new job."""
+    _require_action(request, "approve")
+    blocked = session.scalars(
+        sa.select(tables.Batch)
+        .join(tables.BatchMember, tables.BatchMember.batch_id == tables.Batch.id)
+        .where(tables.BatchMember.request_id == request.id, tables.Batch.state == "blocked")
+        .with_for_update(of=tables.Batch)
+    ).all()
+    model = session.get_one(tables.Model, request.model_id)
+    for batch in blocked:
+        batches.seal(session, model, batch)
+        for member in batches.members(session, batch.id):
+            if member.status == "action_required":
+                member.status, member.stage, member.reason = "pending", "sealed", None
+                _tell(session, member, "approved")
+    telling.audit(session, actor, "forget_request.approve", request.id, reason_given=bool(reason))
+    return request
+
+
+def deny(
+    session: orm.Session, actor: str, request: tables.ForgetRequest, reason: str
+) -> tables.ForgetRequest:
+    """A person decides that nothing is to be erased."""
+    _require_action(request, "deny")
+    request.reason = "denied_by_operator"
+    batches.leave(session, request)
+    close(session, request, "denied", request.stage)
+    telling.audit(session, actor, "forget_request.deny", request.id, reason_given=bool(reason))
+    return request
+
+
+def close(
+    session: orm.Session,
+    request: tables.ForgetRequest,
+    status: str,
+    stage: str,
+    **data: Any,  # noqa: ANN401
+) -> None:
+    """End a request, whichever way, and tell it."""
+    request.status, request.stage = status, stage
+    request.completed_at = sa.func.clock_timestamp()
+    _tell(session, request, status, **data)
+
+
+def _tell(
+    session: orm.Session,
+    request: tables.ForgetRequest,
+    kind: str,
+    **data: Any,  # noqa: ANN401
+) -> None:
+    request.updated_at = sa.func.clock_timestamp()
+    telling.event(session, request.id, kind, **data)
+    telling.changed(session, request.id)
+
+
+def _require_action(request: tables.ForgetRequest, verb: str) -> None:
+    if request.status != "action_required":
+        detail = f"cannot {verb} a request that is {request.status}; expected action_required"
+        raise errors.Conflict("not-awaiting-decision", detail)
