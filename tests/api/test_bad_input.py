@@ -334,8 +334,11 @@ def test_other_refusals_of_a_request(api: conftest.Api, model: str) -> None:
     nowhere = f"/v1/forget-requests/{uuid.uuid4()}/events"
     problem(api.http.get(nowhere), 404, "forget-request-not-found")
     problem(api.http.get(f"/v1/jobs/{uuid.uuid4()}/events"), 404, "job-not-found")
+    accepted = api.forget(model, sample, method=conftest.QUICK).json()
     odd = {"Last-Event-ID": "first"}
-    problem(api.http.get(nowhere, headers=odd), 422, "invalid-request")
+    stream = f"/v1/forget-requests/{accepted['id']}/events"
+    problem(api.http.get(stream, headers=odd), 422, "invalid-request")
+    api.ended(accepted["id"])
 
 
 def test_no_answer_repeats_an_identity(api: conftest.Api, model: str) -> None:
