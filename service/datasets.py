@@ -65,19 +65,6 @@ def job_of(session: orm.Session, dataset: tables.Dataset) -> tables.Job | None:
     )
 
 
-def samples(
-    session: orm.Session, dataset: tables.Dataset, ids: Sequence[str]
-) -> Sequence[tables.Sample]:
-    """Ledger rows by sample id, in the order of the ids; unknown ids are left out."""
-    rows = session.scalars(
-        sa.select(tables.Sample).where(
-            tables.Sample.dataset_id == dataset.id, tables.Sample.sample_id.in_(ids)
-        )
-    )
-    by_id = {row.sample_id: row for row in rows}
-    return [by_id[sample_id] for sample_id in ids if sample_id in by_id]
-
-
 def check_schema(digest: str, pointer: str) -> None:
     """Whether a blob is Parquet in the Hugging Face image convention, by its footer alone.
 

@@ -88,13 +88,6 @@ def nothing_left(claimed: jobs.Claim) -> None:
         jobs.finish(session, job, "succeeded", None)
 
 
-def give_up(claimed: jobs.Claim, status: str, reason: str, error: dict[str, Any]) -> None:
-    """The job failed for good or was cancelled; the duty stays, and a person must act."""
-    with database.transaction() as session:
-        job = jobs.hold(session, claimed)
-        close_job(session, job, status, reason, error)
-
-
 def close_job(
     session: orm.Session, job: tables.Job, status: str, reason: str, error: dict[str, Any]
 ) -> None:

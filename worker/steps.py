@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
+from salun_core import progress as core_progress
 from salun_core import weights
 from service import jobs, storage
 from worker import leases
-
-Progress = Callable[[int, int], None]
 
 
 class Steps:
@@ -22,7 +21,7 @@ class Steps:
         self._scratch = scratch
         self._done = jobs.steps(lease.claimed.job_id)
 
-    def run(self, name: str, produce: Callable[[Path, Progress], None]) -> Path:
+    def run(self, name: str, produce: Callable[[Path, core_progress.Progress], None]) -> Path:
         """The stage's artifact: from the store if it is there whole, else made now.
 
         ``produce`` writes it to the path that it is given.
