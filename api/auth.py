@@ -11,16 +11,19 @@ from api import errors
 from service import api_keys, database
 
 _bearer = security.HTTPBearer(auto_error=False, description="an API key: salun_…")
-_Credentials = Annotated[security.HTTPAuthorizationCredentials | None, fastapi.Depends(_bearer)]
+Credentials = Annotated[security.HTTPAuthorizationCredentials | None, fastapi.Depends(_bearer)]
 
 
-def identify(credentials: _Credentials) -> api_keys.Caller:
+def identify(credentials: Credentials) -> api_keys.Caller:
     """The caller; raises :class:`errors.Unauthenticated`."""
-    if credentials is None:
-        raise errors.Unauthenticated
     connection = database.engine().connect().execution_options(isolation_level="AUTOCOMMIT")
     with connection, orm.Session(connection) as session:
-        caller = api_keys.identify(session, credentials.credentials)
+        return caller_of(session, credentials)
+
+
+def caller_of(session: orm.Session, credentials: Credentials) -> api_keys.Caller:
+    """:func:`identify` inside a transaction that has more to do."""
+    caller = None if credentials is None else api_keys.identify(session, credentials.credentials)
     if caller is None:
         raise errors.Unauthenticated
     return caller

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import fastapi
 import pydantic
@@ -31,21 +32,37 @@ FORGET_REQUEST_OPENAPI: dict[str, Any] = {
 }
 
 
-async def forget_request(request: fastapi.Request) -> schemas.ForgetRequestIn:
-    """The body of a forget request; raises what FastAPI raises for a bad one."""
+@dataclass(frozen=True)
+class Sent:
+    """A body as it came, not looked at yet."""
+
+    media_type: str
+    raw: bytes
+
+
+async def received(request: fastapi.Request) -> Sent:
+    """Dependency: the whole body, within the limit of ``api.limits``."""
     kind = request.headers.get("Content-Type", "application/json").split(";")[0].strip().lower()
-    if kind not in {"application/json", NDJSON}:
-        detail = f"got Content-Type {kind[:60]!r}, expected application/json or {NDJSON}"
+    return Sent(kind, await request.body())
+
+
+def forget_request(
+    sent: Annotated[Sent, fastapi.Depends(received)],
+) -> schemas.ForgetRequestIn:
+    """The body of a forget request; raises what FastAPI raises for a bad one."""
+    if sent.media_type not in {"application/json", NDJSON}:
+        got = sent.media_type[:60]
+        detail = f"got Content-Type {got!r}, expected application/json or {NDJSON}"
         raise fastapi.HTTPException(415, detail)
-    raw = await request.body()
+    as_lines = sent.media_type == NDJSON
     try:
-        data = _from_lines(raw) if kind == NDJSON else json.loads(raw)
+        data = _from_lines(sent.raw) if as_lines else json.loads(sent.raw)
         return schemas.ForgetRequestIn.model_validate_json(json.dumps(data))
     except pydantic.ValidationError as error:
         found = [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
         raise exceptions.RequestValidationError(found) from error
     except (ValueError, RecursionError) as error:
-        detail = f"expected {'lines of ' if kind == NDJSON else ''}JSON: {_where(error)}"
+        detail = f"expected {'lines of ' if as_lines else ''}JSON: {_where(error)}"
         raise errors.Invalid(
             "invalid-request", detail, [errors.Problem("", "json-invalid", detail)]
         ) from error

@@ -57,10 +57,15 @@ class Relay:
                 _log.warning("the outbox stays for the next sweep: %s", type(error).__name__)
 
 
-def after_commit(request: fastapi.Request, tasks: fastapi.BackgroundTasks) -> None:
-    """Dependency: once the response was sent (so after the commit), send the outbox."""
+def nudge(request: fastapi.Request) -> None:
+    """Send the outbox soon: something was committed."""
     running: Relay = request.app.state.relay
-    tasks.add_task(running.nudge)
+    running.nudge()
+
+
+async def after_commit(request: fastapi.Request, tasks: fastapi.BackgroundTasks) -> None:
+    """Dependency: once the response was sent (so after the commit), send the outbox."""
+    tasks.add_task(nudge, request)
 
 
 AFTER_COMMIT = fastapi.Depends(after_commit)

@@ -60,11 +60,7 @@ def create(
 
 def identify(session: orm.Session, key: str) -> Caller | None:
     """Who holds this key, or ``None`` for one that is unknown or revoked."""
-    row = session.execute(
-        sa.select(tables.ApiKey.id, tables.ApiKey.name, tables.ApiKey.scopes).where(
-            tables.ApiKey.key_hash == _hash(key), tables.ApiKey.revoked_at.is_(None)
-        )
-    ).one_or_none()
+    row = session.execute(_IDENTIFY, {"hash": _hash(key)}).one_or_none()
     return None if row is None else Caller(row.id, row.name, frozenset(row.scopes))
 
 
@@ -88,3 +84,8 @@ def revoke(session: orm.Session, actor: str, key_id: uuid.UUID) -> tables.ApiKey
 
 def _hash(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
+
+
+_IDENTIFY = sa.select(tables.ApiKey.id, tables.ApiKey.name, tables.ApiKey.scopes).where(
+    tables.ApiKey.key_hash == sa.bindparam("hash"), tables.ApiKey.revoked_at.is_(None)
+)

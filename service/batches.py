@@ -7,47 +7,107 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy import exc, orm
+from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
 from salun_core import specs
 from service import errors, jobs, models, tables, telling
 
+_IDS = sa.bindparam("ids", type_=sa.ARRAY(sa.Text))
+_IS_OPEN = tables.Batch.state == "open"
+_LOCK_SEED = 1  # keeps these advisory locks apart from others
+
+
+def _lock_key(model_id: sa.SQLColumnExpression[uuid.UUID]) -> sa.ColumnElement[int]:
+    return sa.func.hashtextextended(sa.cast(model_id, sa.Text), _LOCK_SEED)
+
+
+# Every submission runs these: they are built once.
+_OPEN_BATCH = sa.select(tables.Batch.id).where(
+    tables.Batch.model_id == sa.bindparam("model"),
+    tables.Batch.profile == sa.bindparam("profile"),
+    _IS_OPEN,
+)
+_MAKE_BATCH = (
+    postgresql.insert(tables.core(tables.Batch)).on_conflict_do_nothing().returning(tables.Batch.id)
+)
+_CLAIM_SAMPLES = (
+    postgresql.insert(tables.core(tables.Erasure))
+    .from_select(
+        ["model_id", "sample_id", "batch_id"],
+        sa.select(
+            sa.bindparam("model", type_=sa.Uuid),
+            sa.func.unnest(_IDS),
+            sa.bindparam("batch", type_=sa.Uuid),
+        ),
+    )
+    .on_conflict_do_nothing()
+    .returning(tables.Erasure.sample_id)
+)
+_EARLIER = sa.select(tables.Erasure.batch_id, tables.Erasure.version).where(
+    tables.Erasure.model_id == sa.bindparam("model"), tables.Erasure.sample_id == sa.any_(_IDS)
+)
+
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the samples of one request went: new ones, ones under way, ones gone already."""
+    """Where the samples of one kind went: new ones, ones under way, ones gone already.
 
+    ``batch_id`` is the batch that erases the new ones; ``followed`` are those that erase the rest.
+    """
+
+    batch_id: uuid.UUID | None
+    followed: frozenset[uuid.UUID]
     matched: int
     pending: int
     erased_in: tuple[int, ...]  # the versions that lack the samples erased before
 
 
-def join(
+def hold(session: orm.Session, model_id: uuid.UUID) -> None:
+    """Keep every other transaction from joining or sealing batches of a model until this one ends.
+
+    Who joins holds the same advisory lock shared (:func:`joining`), so joins go side by side. Row
+    locks would not do: under a steady stream of shared ones a batch is never free to be sealed,
+    while PostgreSQL serves advisory locks in the order in which they were asked for. Take it
+    before any row lock.
+    """
+    session.execute(sa.select(sa.func.pg_advisory_xact_lock(_lock_key(sa.literal(model_id)))))
+
+
+def joining() -> sa.ColumnElement[None]:
+    """Column for the statement that reads ``tables.Model``: holds the shared lock from there on."""
+    return sa.func.pg_advisory_xact_lock_shared(_lock_key(tables.Model.id))
+
+
+def place(
     session: orm.Session,
     model: tables.Model,
-    request: tables.ForgetRequest,
     kind: specs.ForgetKind,
     method: specs.UnlearningSpec,
     sample_ids: Sequence[str],
 ) -> Placement:
-    """Put samples of one kind into the model's open batch; seal it at once if its window is 0.
+    """Put samples of one kind into the model's open batch, or one of their own with window 0.
 
     A sample that another demand named first stays where it is: the request then follows that batch,
-    or has it erased already.
+    or has it erased already. Needs the lock of :func:`joining`; membership is the caller's.
     """
-    batch = _open_batch(session, model, kind, method)
-    fresh = _add(session, model, request, batch, sample_ids)
-    placement = _place(session, model, request, sample_ids, fresh)
-    if not fresh and not _has_members(session, batch):
-        session.execute(sa.delete(tables.Batch).where(tables.Batch.id == batch.id))
-        return placement
-    if models.policy_of(model).window_seconds() == 0:
-        seal(session, model, batch)
-    return placement
+    batch_id, is_new = _open_batch(session, model, kind, method)
+    placed = {"model": model.id, "batch": batch_id, "ids": sorted(sample_ids)}
+    fresh = set(session.scalars(_CLAIM_SAMPLES, placed))
+    if not fresh and is_new:
+        session.execute(sa.delete(tables.Batch).where(tables.Batch.id == batch_id))
+    rest = [sample_id for sample_id in sample_ids if sample_id not in fresh]
+    earlier = session.execute(_EARLIER, {"model": model.id, "ids": rest}).all() if rest else []
+    return Placement(
+        batch_id=batch_id if fresh else None,
+        followed=frozenset(row.batch_id for row in earlier if row.version is None),
+        matched=len(fresh),
+        pending=sum(row.version is None for row in earlier),
+        erased_in=tuple(row.version for row in earlier if row.version is not None),
+    )
 
 
-def seal(session: orm.Session, model: tables.Model, batch: tables.Batch) -> tables.Job:
+def seal(session: orm.Session, batch: tables.Batch) -> tables.Job:
     """Fix the members and queue the job, due when its most urgent member is."""
     due_at = session.scalar(
         sa.select(sa.func.min(tables.ForgetRequest.due_at))
@@ -57,7 +117,7 @@ def seal(session: orm.Session, model: tables.Model, batch: tables.Batch) -> tabl
     batch.state = "sealed"
     batch.sealed_at = sa.func.clock_timestamp()
     job = jobs.enqueue(
-        session, jobs.UNLEARNING, line=f"model:{model.id}", subject_id=batch.id, due_at=due_at
+        session, jobs.UNLEARNING, line=f"model:{batch.model_id}", subject_id=batch.id, due_at=due_at
     )
     for request in members(session, batch.id):
         if request.stage in {"received", "queued"}:
@@ -68,36 +128,27 @@ def seal(session: orm.Session, model: tables.Model, batch: tables.Batch) -> tabl
 
 def seal_due(session: orm.Session) -> int:
     """Seal the open batches whose window is over; returns how many."""
-    rows = session.execute(
-        sa.select(tables.Batch, tables.Model)
-        .join(tables.Model, tables.Model.id == tables.Batch.model_id)
-        .where(tables.Batch.state == "open")
-        .with_for_update(of=tables.Batch, skip_locked=True)
-    ).all()
     now = session.scalar(sa.select(sa.func.clock_timestamp())) or datetime.datetime.now(
         datetime.UTC
     )
-    due = [
-        (batch, model)
-        for batch, model in rows
-        if (now - batch.opened_at).total_seconds() >= models.policy_of(model).window_seconds()
-    ]
-    for batch, model in due:
-        seal(session, model, batch)
-    return len(due)
+    waiting = session.scalars(
+        sa.select(tables.Model)
+        .where(sa.exists().where(tables.Batch.model_id == tables.Model.id, _IS_OPEN))
+        .order_by(tables.Model.id)  # two sweeps that take several locks cannot meet head-on
+    ).all()
+    sealed = 0
+    for model in waiting:
+        window = datetime.timedelta(seconds=models.policy_of(model).window_seconds())
+        sealed += len(_seal_open(session, model, tables.Batch.opened_at <= now - window))
+    return sealed
 
 
 def flush(session: orm.Session, actor: str, model: tables.Model) -> list[tables.Batch]:
     """Seal every open batch of a model now."""
-    open_batches = session.scalars(
-        sa.select(tables.Batch)
-        .where(tables.Batch.model_id == model.id, tables.Batch.state == "open")
-        .with_for_update()
-    ).all()
-    for batch in open_batches:
-        seal(session, model, batch)
+    sealed = _seal_open(session, model, sa.true())
+    for batch in sealed:
         telling.audit(session, actor, "batch.flush", batch.id)
-    return list(open_batches)
+    return sealed
 
 
 def require_open(session: orm.Session, request: tables.ForgetRequest) -> None:
@@ -157,117 +208,44 @@ def newest_job(session: orm.Session, batch_id: uuid.UUID) -> tables.Job | None:
     )
 
 
+def _seal_open(
+    session: orm.Session, model: tables.Model, condition: sa.ColumnElement[bool]
+) -> list[tables.Batch]:
+    hold(session, model.id)
+    found = sa.select(tables.Batch).where(tables.Batch.model_id == model.id, _IS_OPEN, condition)
+    batches = list(session.scalars(found))
+    for batch in batches:
+        seal(session, batch)
+    return batches
+
+
 def _joined(session: orm.Session, request: tables.ForgetRequest) -> Sequence[tables.Batch]:
     return session.scalars(
         sa.select(tables.Batch)
         .join(tables.BatchMember, tables.BatchMember.batch_id == tables.Batch.id)
         .where(tables.BatchMember.request_id == request.id)
-        .with_for_update(of=tables.Batch)
     ).all()
 
 
 def _open_batch(
     session: orm.Session, model: tables.Model, kind: specs.ForgetKind, method: specs.UnlearningSpec
-) -> tables.Batch:
-    """The batch to join, locked against sealing; with window 0 a batch of the request's own."""
-    profile = f"{kind}:{json.dumps(method.model_dump(mode='json'), sort_keys=True)}"
-    shared = models.policy_of(model).window_seconds() > 0
-    state = "open" if shared else "filling"
-    batch = tables.Batch(
-        model_id=model.id,
-        kind=kind,
-        profile=profile,
-        method=method.model_dump(mode="json"),
-        state=state,
-    )
-    joined = (
-        sa.select(tables.Batch)
-        .where(
-            tables.Batch.model_id == model.id,
-            tables.Batch.profile == profile,
-            tables.Batch.state == "open",
-        )
-        # Joins take turns. A share lock would let them go side by side, but under a steady stream
-        # of joins the batch would then never be free to be sealed.
-        .with_for_update(key_share=True)
-    )
-    if shared and (existing := session.scalar(joined)) is not None:
-        return existing
-    try:
-        with session.begin_nested():
-            session.add(batch)
-            session.flush()
-    except exc.IntegrityError:  # another request opened it in this moment
-        return session.scalars(joined).one()
-    return batch
-
-
-def _add(
-    session: orm.Session,
-    model: tables.Model,
-    request: tables.ForgetRequest,
-    batch: tables.Batch,
-    ids: Sequence[str],
-) -> set[str]:
-    """The samples that are new to the model; with any of them the request joins the batch."""
-    fresh = (
-        postgresql.insert(tables.Erasure)
-        .from_select(
-            ["model_id", "sample_id", "batch_id"],
-            sa.select(
-                sa.literal(model.id),
-                sa.func.unnest(sa.literal(sorted(ids), sa.ARRAY(sa.Text))),
-                sa.literal(batch.id),
-            ),
-        )
-        .on_conflict_do_nothing()
-        .returning(tables.Erasure.sample_id)
-        .cte("fresh")
-    )
-    member = (
-        postgresql.insert(tables.BatchMember)
-        .from_select(
-            ["batch_id", "request_id"],
-            sa.select(sa.literal(batch.id), sa.literal(request.id)).where(
-                sa.exists().select_from(fresh)
-            ),
-        )
-        .on_conflict_do_nothing()
-        .cte("member")
-    )
-    return set(session.scalars(sa.select(fresh.c.sample_id).add_cte(member)))
-
-
-def _place(
-    session: orm.Session,
-    model: tables.Model,
-    request: tables.ForgetRequest,
-    ids: Sequence[str],
-    fresh: set[str],
-) -> Placement:
-    rest = [sample_id for sample_id in ids if sample_id not in fresh]
-    earlier = (
-        session.execute(
-            sa.select(tables.Erasure.batch_id, tables.Erasure.version).where(
-                tables.Erasure.model_id == model.id,
-                tables.Erasure.sample_id == sa.any_(sa.literal(rest, sa.ARRAY(sa.Text))),
-            )
-        ).all()
-        if rest
-        else []
-    )
-    followed = {row.batch_id for row in earlier if row.version is None}
-    if followed:
-        session.execute(
-            postgresql.insert(tables.BatchMember)
-            .values([{"batch_id": other, "request_id": request.id} for other in followed])
-            .on_conflict_do_nothing()
-        )
-    return Placement(
-        matched=len(fresh),
-        pending=sum(row.version is None for row in earlier),
-        erased_in=tuple(row.version for row in earlier if row.version is not None),
-    )
+) -> tuple[uuid.UUID, bool]:
+    """The batch to join and whether it was made for this; with window 0 it always is."""
+    pinned = method.model_dump(mode="json")
+    made = {
+        "model_id": model.id,
+        "kind": kind,
+        "profile": f"{kind}:{json.dumps(pinned, sort_keys=True)}",
+        "method": pinned,
+    }
+    if models.policy_of(model).window_seconds() == 0:
+        return session.execute(_MAKE_BATCH, {**made, "state": "filling"}).scalar_one(), True
+    wanted = {"model": model.id, "profile": made["profile"]}
+    if (existing := session.scalar(_OPEN_BATCH, wanted)) is not None:
+        return existing, False
+    if (opened := session.scalar(_MAKE_BATCH, {**made, "state": "open"})) is not None:
+        return opened, True
+    return session.execute(_OPEN_BATCH, wanted).scalar_one(), False  # opened in this moment
 
 
 def _has_members(session: orm.Session, batch: tables.Batch) -> bool:
@@ -282,13 +260,18 @@ def _has_members(session: orm.Session, batch: tables.Batch) -> bool:
 
 def _drop_orphans(session: orm.Session, batch: tables.Batch) -> None:
     """Samples of an open batch that no member names any more are not to be erased."""
-    session.execute(
+    dropped = session.scalars(
         sa.text(
             "DELETE FROM erasure WHERE batch_id = :batch AND version IS NULL AND NOT EXISTS ("
             "SELECT 1 FROM batch_member m JOIN request_sample s ON s.request_id = m.request_id "
-            "WHERE m.batch_id = :batch AND s.sample_id = erasure.sample_id)"
+            "WHERE m.batch_id = :batch AND s.sample_id = erasure.sample_id) RETURNING sample_id"
         ),
         {"batch": batch.id},
+    ).all()
+    session.execute(
+        sa.update(tables.Model)
+        .where(tables.Model.id == batch.model_id)
+        .values(erasures=tables.Model.erasures - len(dropped))
     )
     if not _has_members(session, batch):
         batch.state = "withdrawn"

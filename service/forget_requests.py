@@ -2,13 +2,14 @@
 
 import datetime
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pydantic
 import sqlalchemy as sa
 from sqlalchemy import orm
+from sqlalchemy.dialects import postgresql
 
 from salun_core import specs
 from service import (
@@ -62,25 +63,18 @@ def submit(session: orm.Session, caller: api_keys.Caller, demand: Demand) -> tab
     model = _served_model(session, demand)
     resolution = _resolved(session, model, demand)
     parts = _checked_parts(session, model, demand, resolution)
-    request = _insert(session, model, caller, demand, resolution)
-    erased_in: list[int] = []
-    for kind, (method, sample_ids) in parts.items():
-        placement = batches.join(session, model, request, kind, method, sample_ids)
-        request.matched += placement.matched
-        request.pending += placement.pending
-        erased_in += placement.erased_in
-    request.already_erased = len(erased_in)
+    placements = [
+        batches.place(session, model, kind, method, sample_ids)
+        for kind, (method, sample_ids) in parts.items()
+    ]
+    request = _insert(session, model, caller, demand, resolution, placements)
     if request.matched == 0 and request.pending == 0:
+        erased_in = [version for placement in placements for version in placement.erased_in]
         fulfilment.complete(session, request, max(erased_in))
-    telling.audit(
-        session,
-        caller.actor,
-        "forget_request.submit",
-        request.id,
-        body_sha256=demand.digest,
-        matched=request.matched,
-        unknown=request.unknown,
-    )
+    if models.policy_of(model).window_seconds() == 0:
+        for placement in placements:
+            if placement.batch_id is not None:
+                batches.seal(session, batches.by_id(session, placement.batch_id))
     session.flush()
     return request
 
@@ -103,7 +97,7 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
     fresh = {key: label for key, label in resolution.labels.items() if key not in states}
     size = ledger.training_size(session, model)
     kinds = tuple(ledger.by_part(session, model, fresh))
-    ahead = request_views.jobs_ahead(session, model.id, None) + max(len(kinds), 1)
+    ahead = request_views.jobs_ahead(session, model.id) + max(len(kinds), 1)
     now = session.scalar(sa.select(sa.func.clock_timestamp()))
     if now is None:
         now = datetime.datetime.now(datetime.UTC)
@@ -122,10 +116,16 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
 def by_id(
     session: orm.Session, request_id: uuid.UUID, *, lock: bool = False
 ) -> tables.ForgetRequest:
-    """The request; raises :class:`errors.NotFound`."""
-    request = session.get(tables.ForgetRequest, request_id, with_for_update=lock or None)
+    """The request; raises :class:`errors.NotFound`.
+
+    With ``lock`` nobody else changes it, or the batches of its model, until the transaction ends.
+    """
+    request = session.get(tables.ForgetRequest, request_id)
     if request is None:
         raise errors.NotFound("forget-request-not-found", f"no forget request {request_id}")
+    if lock:
+        batches.hold(session, request.model_id)
+        session.refresh(request, with_for_update=True)
     return request
 
 
@@ -165,11 +165,13 @@ def _same_subject_request(session: orm.Session, demand: Demand) -> tables.Forget
 
 
 def _served_model(session: orm.Session, demand: Demand) -> tables.Model:
-    try:
-        model = models.by_name(session, demand.model)
-    except errors.NotFound as missing:
-        problem = errors.Problem("/model", "unknown-model", missing.detail)
-        raise errors.Invalid("invalid-target", missing.detail, [problem]) from missing
+    """The model, with its dataset in the session and its batches held for joining."""
+    found = session.execute(_SERVED_MODEL, {"name": demand.model}).one_or_none()
+    if found is None:
+        detail = f"no model {demand.model[:80]!r}"
+        problem = errors.Problem("/model", "unknown-model", detail)
+        raise errors.Invalid("invalid-target", detail, [problem])
+    model: tables.Model = found[0]
     if model.head is None:
         detail = f"model {model.name!r} has no published version yet; nothing is served to forget"
         problem = errors.Problem("/model", "model-not-ready", detail)
@@ -191,9 +193,9 @@ def _resolved(session: orm.Session, model: tables.Model, demand: Demand) -> ledg
 def _checked_parts(
     session: orm.Session, model: tables.Model, demand: Demand, resolution: ledger.Resolution
 ) -> dict[specs.ForgetKind, tuple[specs.UnlearningSpec, list[str]]]:
-    size, forgotten = ledger.budget(session, model)
+    size = ledger.training_size(session, model)
     limit = models.policy_of(model).max_forget_share
-    share = (len(resolution.labels) + forgotten) / max(size, 1)
+    share = (len(resolution.labels) + model.erasures) / max(size, 1)
     if share > limit:
         detail = (
             f"this and what is forgotten already come to {share:.1%} of the training set; "
@@ -224,27 +226,76 @@ def _insert(
     caller: api_keys.Caller,
     demand: Demand,
     resolution: ledger.Resolution,
+    placements: Sequence[batches.Placement],
 ) -> tables.ForgetRequest:
-    """The request with what the database fills in, its samples and its first event.
-
-    Two Core statements where flushes and a refresh would be five: this is the hot path.
-    """
+    """The request and everything that hangs on it, in one statement: this is the hot path."""
+    joined = {placement.batch_id for placement in placements} - {None}
+    matched = sum(placement.matched for placement in placements)
+    told = {"body_sha256": demand.digest, "matched": matched, "unknown": len(resolution.unknown)}
     row = {
         "model_id": model.id,
         "api_key_id": caller.key_id,
         "subject_request_id": demand.subject_request_id,
         "body": demand.body,
         "body_digest": demand.digest,
-        "stage": "queued",
+        "matched": matched,
+        "pending": sum(placement.pending for placement in placements),
+        "already_erased": sum(len(placement.erased_in) for placement in placements),
         "unknown": len(resolution.unknown),
+        "ids": list(resolution.labels),
+        "batches": list(joined.union(*(placement.followed for placement in placements))),
+        "received": {"samples": len(resolution.labels)},
+        "actor": caller.actor,
+        "told": told,
     }
-    request = session.scalars(
-        sa.insert(tables.ForgetRequest).returning(tables.ForgetRequest), row
-    ).one()
-    ids = sa.literal(list(resolution.labels), sa.ARRAY(sa.Text))
-    samples = sa.insert(tables.RequestSample).from_select(
-        ["request_id", "sample_id"], sa.select(sa.literal(request.id), sa.func.unnest(ids))
+    return session.scalars(_INSERT, row).one()
+
+
+def _insertion() -> sa.Select[tables.ForgetRequest]:
+    table = tables.core(tables.ForgetRequest)
+    columns = ("model_id", "api_key_id", "subject_request_id", "body", "body_digest")
+    counts = ("matched", "pending", "already_erased", "unknown")
+    request = (
+        sa.insert(table)
+        .values(stage="queued", **{name: sa.bindparam(name) for name in columns + counts})
+        .returning(table)
+        .cte("request")
     )
-    received = telling.event_row(request.id, "received", samples=len(resolution.labels))
-    session.execute(samples.add_cte(received.cte("received")))
-    return request
+
+    def unnested(name: str, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+        return sa.func.unnest(sa.bindparam(name, type_=sa.ARRAY(kind)))
+
+    samples = sa.insert(tables.core(tables.RequestSample)).from_select(
+        ["request_id", "sample_id"], sa.select(request.c.id, unnested("ids", sa.Text()))
+    )
+    members = sa.insert(tables.core(tables.BatchMember)).from_select(
+        ["request_id", "batch_id"], sa.select(request.c.id, unnested("batches", sa.Uuid()))
+    )
+    counted = (
+        sa.update(tables.core(tables.Model))
+        .where(tables.Model.id == request.c.model_id, request.c.matched > 0)
+        .values(erasures=tables.Model.erasures + request.c.matched)
+    )
+    entity = orm.aliased(tables.ForgetRequest, request)
+    return sa.select(entity).add_cte(
+        samples.cte("samples"),
+        members.cte("members"),
+        counted.cte("counted"),
+        telling.event_from(
+            request.c.id, "received", sa.bindparam("received", type_=postgresql.JSONB)
+        ).cte("event"),
+        telling.audit_from(
+            sa.bindparam("actor", type_=sa.Text),
+            "forget_request.submit",
+            request.c.id,
+            sa.bindparam("told", type_=postgresql.JSONB),
+        ).cte("audit"),
+    )
+
+
+_INSERT = _insertion()
+_SERVED_MODEL = (
+    sa.select(tables.Model, tables.Dataset, batches.joining())
+    .join(tables.Dataset, tables.Dataset.id == tables.Model.dataset_id)
+    .where(tables.Model.name == sa.bindparam("name"))
+)

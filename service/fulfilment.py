@@ -51,11 +51,9 @@ def approve(
         sa.select(tables.Batch)
         .join(tables.BatchMember, tables.BatchMember.batch_id == tables.Batch.id)
         .where(tables.BatchMember.request_id == request.id, tables.Batch.state == "blocked")
-        .with_for_update(of=tables.Batch)
     ).all()
-    model = session.get_one(tables.Model, request.model_id)
     for batch in blocked:
-        batches.seal(session, model, batch)
+        batches.seal(session, batch)
         for member in batches.members(session, batch.id):
             if member.status == "action_required":
                 member.status, member.stage, member.reason = "pending", "sealed", None

@@ -20,13 +20,8 @@ def begin(
     came with another body before.
     """
     record = tables.IdempotencyRecord
-    inserted = session.execute(
-        postgresql.insert(record)
-        .values(api_key_id=api_key_id, idempotency_key=key, body_digest=body_digest)
-        .on_conflict_do_nothing()
-        .returning(record.created_at)
-    ).one_or_none()
-    if inserted is not None:
+    row = {"api_key_id": api_key_id, "idempotency_key": key, "body_digest": body_digest}
+    if session.execute(_BEGIN, row).one_or_none() is not None:
         return None
     earlier = session.execute(
         sa.select(record.body_digest, record.response).where(
@@ -47,9 +42,19 @@ def complete(
     session: orm.Session, api_key_id: uuid.UUID, key: str, response: dict[str, Any]
 ) -> None:
     """Keep the answer, in the transaction that it tells of."""
-    record = tables.IdempotencyRecord
-    session.execute(
-        sa.update(record)
-        .where(record.api_key_id == api_key_id, record.idempotency_key == key)
-        .values(response=response)
+    session.execute(_COMPLETE, {"caller": api_key_id, "key": key, "answer": response})
+
+
+_BEGIN = (
+    postgresql.insert(tables.core(tables.IdempotencyRecord))
+    .on_conflict_do_nothing()
+    .returning(tables.IdempotencyRecord.created_at)
+)
+_COMPLETE = (
+    sa.update(tables.core(tables.IdempotencyRecord))
+    .where(
+        tables.IdempotencyRecord.api_key_id == sa.bindparam("caller"),
+        tables.IdempotencyRecord.idempotency_key == sa.bindparam("key"),
     )
+    .values(response=sa.bindparam("answer"))
+)

@@ -19,6 +19,41 @@ TRAIN = "train"
 MAX_PROBLEMS = 20
 
 
+_IDS = sa.bindparam("ids", type_=sa.ARRAY(sa.Text))
+
+
+def _samples_by_id() -> sa.Select[str, int | None, str]:
+    sample = tables.Sample
+    return sa.select(sample.sample_id, sample.label, sample.split).where(
+        sample.dataset_id == sa.bindparam("dataset"), sample.sample_id == sa.any_(_IDS)
+    )
+
+
+def _labels_with_nothing_left() -> sa.Select[int]:
+    sample, erasure = tables.Sample, tables.Erasure
+    is_erased = sa.exists().where(
+        erasure.model_id == sa.bindparam("model"), erasure.sample_id == sample.sample_id
+    )
+    asked = (
+        sa.func.unnest(sa.bindparam("labels", type_=sa.ARRAY(sa.Integer)))
+        .table_valued(sa.column("label", sa.Integer))
+        .render_derived("asked")
+    )
+    left = sa.exists().where(
+        sample.dataset_id == sa.bindparam("dataset"),
+        sample.split == TRAIN,
+        sample.label == asked.c.label,
+        sample.sample_id != sa.all_(_IDS),
+        ~is_erased,
+    )
+    return sa.select(asked.c.label).where(~left)
+
+
+# Every submission runs these: they are built once.
+_SAMPLES = _samples_by_id()
+_WHOLE_LABELS = _labels_with_nothing_left()
+
+
 @dataclass(frozen=True)
 class Resolution:
     """What a list of targets names: training samples with labels, and what was not found."""
@@ -32,7 +67,7 @@ def resolve(
     session: orm.Session, model: tables.Model, targets: Sequence[specs.Target]
 ) -> Resolution:
     """Look every target up. Raises nothing: the caller decides what unknown ids mean."""
-    dataset = session.get_one(tables.Dataset, model.dataset_id)
+    dataset = session.get_one(tables.Dataset, model.dataset_id)  # mostly in the session already
     labels: dict[str, int | None] = {}
     unknown: list[errors.Problem] = []
     unusable: list[errors.Problem] = []
@@ -76,24 +111,8 @@ def by_part(
 
 def training_size(session: orm.Session, model: tables.Model) -> int:
     """How many training samples the model's dataset has."""
-    splits = session.scalar(
-        sa.select(tables.Dataset.splits).where(tables.Dataset.id == model.dataset_id)
-    )
-    return int((splits or {}).get(TRAIN, 0))
-
-
-def budget(session: orm.Session, model: tables.Model) -> tuple[int, int]:
-    """How many training samples the dataset has, and how many are erased or about to be."""
-    forgotten = (
-        sa.select(sa.func.count())
-        .select_from(tables.Erasure)
-        .where(tables.Erasure.model_id == model.id)
-        .scalar_subquery()
-    )
-    splits, count = session.execute(
-        sa.select(tables.Dataset.splits, forgotten).where(tables.Dataset.id == model.dataset_id)
-    ).one()
-    return int(splits.get(TRAIN, 0)), count
+    dataset = session.get_one(tables.Dataset, model.dataset_id)
+    return int(dataset.splits.get(TRAIN, 0))
 
 
 def forgotten_labels(session: orm.Session, model: tables.Model) -> tuple[int, ...]:
@@ -152,13 +171,7 @@ def ids_digest(sample_ids: Sequence[str]) -> str:
 def _samples(
     session: orm.Session, dataset: tables.Dataset, target: specs.SampleTarget, pointer: str
 ) -> tuple[dict[str, int | None], list[errors.Problem]]:
-    sample = tables.Sample
-    rows = session.execute(
-        sa.select(sample.sample_id, sample.label, sample.split).where(
-            sample.dataset_id == dataset.id,
-            sample.sample_id == sa.any_(sa.literal(list(target.ids), sa.ARRAY(sa.Text))),
-        )
-    ).all()
+    rows = session.execute(_SAMPLES, {"dataset": dataset.id, "ids": list(target.ids)}).all()
     found = {row.sample_id: row.label for row in rows if row.split == TRAIN}
     elsewhere = {row.sample_id: row.split for row in rows if row.split != TRAIN}
     problems = []
@@ -219,18 +232,10 @@ def _whole_labels(
     session: orm.Session, model: tables.Model, labels: dict[str, int | None]
 ) -> set[int]:
     """Labels whose training samples are all named: by ``labels``, or by a demand before."""
-    sample, erasure = tables.Sample, tables.Erasure
-    named = sa.literal(list(labels), sa.ARRAY(sa.Text))
-    asked = (
-        sa.func.unnest(sa.literal(list({*labels.values()} - {None}), sa.ARRAY(sa.Integer)))
-        .table_valued(sa.column("label", sa.Integer))
-        .render_derived("asked")
-    )
-    left = sa.exists().where(
-        sample.dataset_id == model.dataset_id,
-        sample.split == TRAIN,
-        sample.label == asked.c.label,
-        sample.sample_id != sa.all_(named),
-        ~sa.exists().where(erasure.model_id == model.id, erasure.sample_id == sample.sample_id),
-    )
-    return set(session.scalars(sa.select(asked.c.label).where(~left)))
+    named = {
+        "dataset": model.dataset_id,
+        "model": model.id,
+        "ids": list(labels),
+        "labels": list({*labels.values()} - {None}),
+    }
+    return set(session.scalars(_WHOLE_LABELS, named))

@@ -43,6 +43,7 @@ def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
     with database.transaction() as session:
         job = jobs.hold(session, claimed)
         batch = session.get_one(tables.Batch, claimed.subject_id)
+        batches.hold(session, batch.model_id)
         model = session.get_one(tables.Model, batch.model_id, with_for_update=True)
         if model.head != outcome.base_version:
             detail = f"job started from version {outcome.base_version}, the head is {model.head}"
@@ -83,6 +84,7 @@ def nothing_left(claimed: jobs.Claim) -> None:
     with database.transaction() as session:
         job = jobs.hold(session, claimed)
         batch = session.get_one(tables.Batch, claimed.subject_id)
+        batches.hold(session, batch.model_id)
         batch.state = "completed"
         _complete_requests(session, batch)
         jobs.finish(session, job, "succeeded", None)
@@ -93,6 +95,7 @@ def close_job(
 ) -> None:
     """Close an unlearning job without a version and block its batch."""
     batch = session.get_one(tables.Batch, job.subject_id)
+    batches.hold(session, batch.model_id)  # nobody joins a batch in the moment that it ends
     batch.state = "blocked"
     fulfilment.block(session, batch.id, reason)
     jobs.finish(session, job, status, error)

@@ -15,6 +15,9 @@ from service import errors, jobs, models, settings, tables, versions
 _TOLD_FIRST = {"sealed": 0, "open": 1, "filling": 1, "blocked": 2, "verified": 3, "completed": 4}
 
 
+FIRST_GUESS_SECONDS = 300.0
+
+
 @dataclass(frozen=True)
 class View:
     """A request with the batch and the job that serve it now."""
@@ -28,36 +31,15 @@ class View:
 
 def view(session: orm.Session, request: tables.ForgetRequest) -> View:
     """A request as a client sees it."""
-    batch = (
-        sa.select(tables.Batch.id)
-        .join(tables.BatchMember, tables.BatchMember.batch_id == tables.Batch.id)
-        .where(tables.BatchMember.request_id == request.id)
-        .order_by(sa.case(_TOLD_FIRST, value=tables.Batch.state, else_=9), tables.Batch.id)
-        .limit(1)
-        .subquery("told_batch")
-    )
-    newest = orm.aliased(
-        tables.Job,
-        sa.select(tables.Job)
-        .where(tables.Job.subject_id == batch.c.id)
-        .order_by(tables.Job.id.desc())
-        .limit(1)
-        .lateral("newest_job"),
-    )
+    named = {"request": request.id, "model": request.model_id, "line": _line(request.model_id)}
     # One statement: every POST, poll and event stream comes through here.
-    model, batch_id, job = session.execute(
-        sa.select(tables.Model.name, batch.c.id, newest)
-        .select_from(tables.Model)
-        .outerjoin(batch, sa.true())
-        .outerjoin(newest, sa.true())
-        .where(tables.Model.id == request.model_id)
-    ).one()
+    model, batch_id, job, ahead, typical = session.execute(_VIEW, named).one()
     return View(
         request=request,
         model=model,
         batch_id=batch_id,
         job=job,
-        expected_completion_at=_expected(session, request, job),
+        expected_completion_at=_expected(request, job, ahead, typical),
     )
 
 
@@ -107,39 +89,78 @@ def report(session: orm.Session, request: tables.ForgetRequest) -> dict[str, Any
     return {"version": version.number, **version.report}
 
 
+def jobs_ahead(session: orm.Session, model_id: uuid.UUID) -> int:
+    """How many of the model's jobs wait or run."""
+    return session.scalar(_waiting(sa.literal(_line(model_id)))) or 0
+
+
+def typical_job_seconds(session: orm.Session, model_id: uuid.UUID) -> float:
+    """95th percentile of the model's finished jobs; 5 minutes before the first."""
+    typical = session.scalar(_run_seconds(sa.literal(_line(model_id))))
+    return FIRST_GUESS_SECONDS if typical is None else float(typical)
+
+
 def _expected(
-    session: orm.Session, request: tables.ForgetRequest, job: tables.Job | None
+    request: tables.ForgetRequest, job: tables.Job | None, ahead: int, typical: float | None
 ) -> datetime.datetime | None:
     if request.status not in {"pending", "in_progress"}:
         return request.completed_at
     if job is not None and job.eta_seconds is not None and job.lease_expires_at is not None:
         lease = settings.load().lease_seconds
         return job.lease_expires_at + datetime.timedelta(seconds=job.eta_seconds - lease)
-    ahead = 1 + (0 if job is None else jobs_ahead(session, request.model_id, job))
-    typical = typical_job_seconds(session, request.model_id)
-    return request.received_at + datetime.timedelta(seconds=ahead * typical)
+    each = FIRST_GUESS_SECONDS if typical is None else float(typical)
+    return request.received_at + datetime.timedelta(seconds=(1 + ahead) * each)
 
 
-def jobs_ahead(session: orm.Session, model_id: uuid.UUID, job: tables.Job | None) -> int:
-    """How many of the model's jobs wait or run before ``job`` (all of them for ``None``)."""
-    statement = (
+def _line(model_id: uuid.UUID) -> str:
+    return f"model:{model_id}"
+
+
+def _waiting(line: sa.ColumnElement[str]) -> sa.Select[int]:
+    return (
         sa.select(sa.func.count())
         .select_from(tables.Job)
-        .where(tables.Job.line == f"model:{model_id}", tables.Job.status.in_(("queued", "running")))
+        .where(tables.Job.line == line, tables.Job.status.in_(("queued", "running")))
     )
-    if job is not None:
-        statement = statement.where(tables.Job.id < job.id)
-    return session.scalar(statement) or 0
 
 
-def typical_job_seconds(session: orm.Session, model_id: uuid.UUID) -> float:
-    """95th percentile of the model's finished jobs; 5 minutes before the first."""
+def _run_seconds(line: sa.ColumnElement[str]) -> sa.Select[float | None]:
     run_time = sa.func.extract("epoch", tables.Job.finished_at - tables.Job.started_at)
-    typical = session.scalar(
-        sa.select(sa.func.percentile_cont(0.95).within_group(run_time)).where(
-            tables.Job.line == f"model:{model_id}",
-            tables.Job.kind == jobs.UNLEARNING,
-            tables.Job.status == "succeeded",
-        )
+    return sa.select(sa.func.percentile_cont(0.95).within_group(run_time)).where(
+        tables.Job.line == line,
+        tables.Job.kind == jobs.UNLEARNING,
+        tables.Job.status == "succeeded",
     )
-    return 300.0 if typical is None else float(typical)
+
+
+def _view() -> sa.Select[Any]:
+    line = sa.bindparam("line", type_=sa.Text)
+    batch = (
+        sa.select(tables.Batch.id)
+        .join(tables.BatchMember, tables.BatchMember.batch_id == tables.Batch.id)
+        .where(tables.BatchMember.request_id == sa.bindparam("request"))
+        .order_by(sa.case(_TOLD_FIRST, value=tables.Batch.state, else_=9), tables.Batch.id)
+        .limit(1)
+        .subquery("told_batch")
+    )
+    newest = orm.aliased(
+        tables.Job,
+        sa.select(tables.Job)
+        .where(tables.Job.subject_id == batch.c.id)
+        .order_by(tables.Job.id.desc())
+        .limit(1)
+        .lateral("newest_job"),
+    )
+    ahead = _waiting(line).where(tables.Job.id < newest.id).scalar_subquery()
+    return (
+        sa.select(
+            tables.Model.name, batch.c.id, newest, ahead, _run_seconds(line).scalar_subquery()
+        )
+        .select_from(tables.Model)
+        .outerjoin(batch, sa.true())
+        .outerjoin(newest, sa.true())
+        .where(tables.Model.id == sa.bindparam("model"))
+    )
+
+
+_VIEW = _view()

@@ -6,7 +6,7 @@ Times are aware UTC. Ids are UUIDv7, made by PostgreSQL 18, so that they sort by
 
 import datetime
 import uuid
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -35,6 +35,11 @@ class Base(orm.DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+
+
+def core(entity: type[Base]) -> sa.Table:
+    """The table of a class, for statements that shall not pass through the ORM."""
+    return cast("sa.Table", entity.__table__)
 
 
 def _id() -> orm.Mapped[uuid.UUID]:
@@ -135,6 +140,8 @@ class Model(Base):
     dataset_id: orm.Mapped[uuid.UUID] = _to("dataset.id")
     policy: orm.Mapped[dict[str, Any]]
     head: orm.Mapped[int | None]  # the version that the next job starts from
+    # Rows of ``erasure``, so that a submission need not count them.
+    erasures: orm.Mapped[int] = orm.mapped_column(sa.BigInteger, server_default="0")
     created_at: orm.Mapped[datetime.datetime] = _created()
 
 

@@ -16,9 +16,14 @@ def event(session: orm.Session, subject_id: uuid.UUID, event_type: str, **data: 
     session.add(tables.Event(subject_id=subject_id, type=event_type, data=data))
 
 
-def event_row(subject_id: uuid.UUID, event_type: str, **data: Any) -> sa.Insert:  # noqa: ANN401
-    """The statement behind :func:`event`, to be sent together with another one."""
-    return sa.insert(tables.Event).values(subject_id=subject_id, type=event_type, data=data)
+def event_from(
+    subject_id: sa.ColumnElement[uuid.UUID],
+    event_type: str,
+    data: sa.ColumnElement[dict[str, Any]],
+) -> sa.Insert:
+    """The statement behind :func:`event`, to be part of another one that yields the subject."""
+    row = sa.select(subject_id, sa.literal(event_type), data)
+    return sa.insert(tables.core(tables.Event)).from_select(["subject_id", "type", "data"], row)
 
 
 def changed(session: orm.Session, key: object) -> None:
@@ -39,6 +44,24 @@ def audit(
     """Note who did what; ``detail`` holds counts and digests, never an identity."""
     session.add(
         tables.AuditEntry(actor=actor, action=action, object_id=str(object_id), detail=detail)
+    )
+
+
+def audit_from(
+    actor: sa.ColumnElement[str],
+    action: str,
+    object_id: sa.ColumnElement[Any],
+    detail: sa.ColumnElement[dict[str, Any]],
+) -> sa.Insert:
+    """The statement behind :func:`audit`, to be part of another one that yields the object."""
+    row = sa.select(
+        actor,
+        sa.literal(action),
+        sa.cast(object_id, sa.Text),
+        detail,
+    )
+    return sa.insert(tables.core(tables.AuditEntry)).from_select(
+        ["actor", "action", "object_id", "detail"], row
     )
 
 

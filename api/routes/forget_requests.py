@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import fastapi
 from fastapi import responses, sse
+from starlette import concurrency
 
 from api import auth, bodies, events, presenting, relay, sessions, waiting
 from api.schemas import base
@@ -44,32 +45,44 @@ def _must_exist(session: sessions.Session, request_id: uuid.UUID) -> None:
 @router.post(
     "",
     status_code=202,
-    dependencies=[relay.AFTER_COMMIT],
     response_model=schemas.ForgetRequestOut,
     openapi_extra=bodies.FORGET_REQUEST_OPENAPI,
 )
-def submit(
-    session: sessions.Session,
-    caller: auth.Submitter,
-    body: Body,
+async def submit(
+    request: fastapi.Request,
+    credentials: auth.Credentials,
+    sent: Annotated[bodies.Sent, fastapi.Depends(bodies.received)],
     idempotency_key: IdempotencyKey = None,
 ) -> responses.Response:
     """Accept a demand: it is durable when the 202 leaves."""
-    if not idempotency_key:
-        detail = "expected a header Idempotency-Key (any text of your own, new for each request)"
-        raise errors.Invalid("idempotency-key-required", detail)
-    demand = bodies.demand(body)
-    replayed = idempotency.begin(session, caller.key_id, idempotency_key, demand.digest)
-    if replayed is not None:
-        return responses.JSONResponse(replayed["body"], 202, replayed["headers"])
-    submitted = forget_requests.submit(session, caller, demand)
-    shown = presenting.forget_request(request_views.view(session, submitted))
-    answer: dict[str, Any] = {
-        "body": shown.model_dump(mode="json"),
-        "headers": {"Location": shown.links["self"], "Retry-After": str(RETRY_AFTER_SECONDS)},
-    }
-    idempotency.complete(session, caller.key_id, idempotency_key, answer)
+    answer = await concurrency.run_in_threadpool(_accept, credentials, sent, idempotency_key)
+    if answer["body"]["job_id"] is not None:
+        relay.nudge(request)
     return responses.JSONResponse(answer["body"], 202, answer["headers"])
+
+
+def _accept(
+    credentials: auth.Credentials, sent: bodies.Sent, idempotency_key: str | None
+) -> dict[str, Any]:
+    """One transaction in one thread, from the key to the stored answer."""
+    with database.transaction() as session:
+        caller = auth.caller_of(session, credentials)
+        caller.require("requests:submit")
+        demand = bodies.demand(bodies.forget_request(sent))
+        if not idempotency_key:
+            detail = "expected a header Idempotency-Key (any text of your own, new for each one)"
+            raise errors.Invalid("idempotency-key-required", detail)
+        earlier = idempotency.begin(session, caller.key_id, idempotency_key, demand.digest)
+        if earlier is not None:
+            return earlier
+        submitted = forget_requests.submit(session, caller, demand)
+        shown = presenting.forget_request(request_views.view(session, submitted))
+        answer: dict[str, Any] = {
+            "body": shown.model_dump(mode="json"),
+            "headers": {"Location": shown.links["self"], "Retry-After": str(RETRY_AFTER_SECONDS)},
+        }
+        idempotency.complete(session, caller.key_id, idempotency_key, answer)
+    return answer
 
 
 @router.post(

@@ -1,5 +1,6 @@
 """Which programs make up a running stack, in the order in which they start."""
 
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ HOST = "127.0.0.1"
 # A worker gets time to write a checkpoint and give its lease back; after that the lease runs out
 # by itself and nothing is lost.
 _STOP_WORKER = ((signal.SIGTERM, 20.0), (signal.SIGQUIT, 3.0), (signal.SIGKILL, 5.0))
+_MOST_API_PROCESSES = 4
 _STOP_API = ((signal.SIGTERM, 8.0), (signal.SIGKILL, 5.0))
 _STOP_BEAT = ((signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
 
@@ -71,7 +73,9 @@ class Services:
 
 
 def _api(port: int) -> list[str]:
+    processes_wanted = max(1, min(_MOST_API_PROCESSES, os.cpu_count() or 1))
     arguments = ["uvicorn", "api.main:app", "--host", HOST, "--port", str(port)]
+    arguments += ["--workers", str(processes_wanted), "--no-access-log"]
     # Clients that hold a long poll must not hold up the stop.
     return [*arguments, "--timeout-graceful-shutdown", "5"]
 
