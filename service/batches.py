@@ -11,7 +11,7 @@ from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
 from salun_core import specs
-from service import errors, jobs, models, tables, telling
+from service import errors, jobs, ledger, models, tables, telling
 
 _IDS = sa.bindparam("ids", type_=sa.ARRAY(sa.Text))
 _IS_OPEN = tables.Batch.state == "open"
@@ -268,10 +268,6 @@ def _drop_orphans(session: orm.Session, batch: tables.Batch) -> None:
         ),
         {"batch": batch.id},
     ).all()
-    session.execute(
-        sa.update(tables.Model)
-        .where(tables.Model.id == batch.model_id)
-        .values(erasures=tables.Model.erasures - len(dropped))
-    )
+    session.execute(ledger.count_erasures(sa.literal(batch.model_id), sa.literal(-len(dropped))))
     if not _has_members(session, batch):
         batch.state = "withdrawn"

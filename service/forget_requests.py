@@ -95,7 +95,7 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
         .all()
     )
     fresh = {key: label for key, label in resolution.labels.items() if key not in states}
-    size = ledger.training_size(session, model)
+    size = ledger.training_size(model)
     kinds = tuple(ledger.by_part(session, model, fresh))
     ahead = request_views.jobs_ahead(session, model.id) + max(len(kinds), 1)
     now = session.scalar(sa.select(sa.func.clock_timestamp()))
@@ -166,12 +166,11 @@ def _same_subject_request(session: orm.Session, demand: Demand) -> tables.Forget
 
 def _served_model(session: orm.Session, demand: Demand) -> tables.Model:
     """The model, with its dataset in the session and its batches held for joining."""
-    found = session.execute(_SERVED_MODEL, {"name": demand.model}).one_or_none()
-    if found is None:
+    model: tables.Model | None = session.scalar(_SERVED_MODEL, {"name": demand.model})
+    if model is None:
         detail = f"no model {demand.model[:80]!r}"
         problem = errors.Problem("/model", "unknown-model", detail)
         raise errors.Invalid("invalid-target", detail, [problem])
-    model: tables.Model = found[0]
     if model.head is None:
         detail = f"model {model.name!r} has no published version yet; nothing is served to forget"
         problem = errors.Problem("/model", "model-not-ready", detail)
@@ -193,9 +192,9 @@ def _resolved(session: orm.Session, model: tables.Model, demand: Demand) -> ledg
 def _checked_parts(
     session: orm.Session, model: tables.Model, demand: Demand, resolution: ledger.Resolution
 ) -> dict[specs.ForgetKind, tuple[specs.UnlearningSpec, list[str]]]:
-    size = ledger.training_size(session, model)
+    size = ledger.training_size(model)
     limit = models.policy_of(model).max_forget_share
-    share = (len(resolution.labels) + model.erasures) / max(size, 1)
+    share = (len(resolution.labels) + ledger.erasures(session, model)) / max(size, 1)
     if share > limit:
         detail = (
             f"this and what is forgotten already come to {share:.1%} of the training set; "
@@ -271,11 +270,7 @@ def _insertion() -> sa.Select[tables.ForgetRequest]:
     members = sa.insert(tables.core(tables.BatchMember)).from_select(
         ["request_id", "batch_id"], sa.select(request.c.id, unnested("batches", sa.Uuid()))
     )
-    counted = (
-        sa.update(tables.core(tables.Model))
-        .where(tables.Model.id == request.c.model_id, request.c.matched > 0)
-        .values(erasures=tables.Model.erasures + request.c.matched)
-    )
+    counted = ledger.count_erasures(request.c.model_id, request.c.matched)
     entity = orm.aliased(tables.ForgetRequest, request)
     return sa.select(entity).add_cte(
         samples.cte("samples"),
@@ -295,7 +290,8 @@ def _insertion() -> sa.Select[tables.ForgetRequest]:
 
 _INSERT = _insertion()
 _SERVED_MODEL = (
-    sa.select(tables.Model, tables.Dataset, batches.joining())
-    .join(tables.Dataset, tables.Dataset.id == tables.Model.dataset_id)
+    sa.select(tables.Model, batches.joining())
+    .join(tables.Model.dataset)
+    .options(orm.contains_eager(tables.Model.dataset))
     .where(tables.Model.name == sa.bindparam("name"))
 )

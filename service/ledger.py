@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import orm
+from sqlalchemy.dialects import postgresql
 
 from salun_core import specs
 from service import errors, tables
 
 TRAIN = "train"
 MAX_PROBLEMS = 20
+_SHARDS = 64
 
 
 _IDS = sa.bindparam("ids", type_=sa.ARRAY(sa.Text))
@@ -39,17 +41,26 @@ def _labels_with_nothing_left() -> sa.Select[int]:
         .table_valued(sa.column("label", sa.Integer))
         .render_derived("asked")
     )
-    left = sa.exists().where(
-        sample.dataset_id == sa.bindparam("dataset"),
-        sample.split == TRAIN,
-        sample.label == asked.c.label,
-        sample.sample_id != sa.all_(_IDS),
-        ~is_erased,
+    left = (
+        sa.select(sample.sample_id)
+        .where(
+            sample.dataset_id == sa.bindparam("dataset"),
+            sample.split == TRAIN,
+            sample.label == asked.c.label,
+            sample.sample_id != sa.all_(_IDS),
+            ~is_erased,
+        )
+        # Not EXISTS: that becomes a join over the whole class, where one sample left is enough.
+        .limit(1)
+        .scalar_subquery()
     )
-    return sa.select(asked.c.label).where(~left)
+    return sa.select(asked.c.label).where(left.is_(None))
 
 
 # Every submission runs these: they are built once.
+_ERASURES = sa.select(sa.func.sum(tables.ErasureCount.erasures)).where(
+    tables.ErasureCount.model_id == sa.bindparam("model")
+)
 _SAMPLES = _samples_by_id()
 _WHOLE_LABELS = _labels_with_nothing_left()
 
@@ -67,7 +78,7 @@ def resolve(
     session: orm.Session, model: tables.Model, targets: Sequence[specs.Target]
 ) -> Resolution:
     """Look every target up. Raises nothing: the caller decides what unknown ids mean."""
-    dataset = session.get_one(tables.Dataset, model.dataset_id)  # mostly in the session already
+    dataset = model.dataset
     labels: dict[str, int | None] = {}
     unknown: list[errors.Problem] = []
     unusable: list[errors.Problem] = []
@@ -109,10 +120,29 @@ def by_part(
     return parts
 
 
-def training_size(session: orm.Session, model: tables.Model) -> int:
+def training_size(model: tables.Model) -> int:
     """How many training samples the model's dataset has."""
-    dataset = session.get_one(tables.Dataset, model.dataset_id)
-    return int(dataset.splits.get(TRAIN, 0))
+    return int(model.dataset.splits.get(TRAIN, 0))
+
+
+def erasures(session: orm.Session, model: tables.Model) -> int:
+    """How many training samples are erased or about to be."""
+    return session.scalar(_ERASURES, {"model": model.id}) or 0
+
+
+def count_erasures(
+    model_id: sa.ColumnElement[uuid.UUID], more: sa.ColumnElement[int]
+) -> postgresql.Insert:
+    """The statement that notes ``more`` (or fewer) rows of ``erasure``."""
+    count = tables.core(tables.ErasureCount)
+    shard = sa.func.pg_backend_pid() % _SHARDS
+    inserted = postgresql.insert(count).from_select(
+        ["model_id", "shard", "erasures"], sa.select(model_id, shard, more).where(more != 0)
+    )
+    return inserted.on_conflict_do_update(
+        index_elements=["model_id", "shard"],
+        set_={"erasures": count.c.erasures + inserted.excluded.erasures},
+    )
 
 
 def forgotten_labels(session: orm.Session, model: tables.Model) -> tuple[int, ...]:

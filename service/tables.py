@@ -138,10 +138,9 @@ class Model(Base):
     name: orm.Mapped[str] = orm.mapped_column(unique=True)
     family: orm.Mapped[str]
     dataset_id: orm.Mapped[uuid.UUID] = _to("dataset.id")
+    dataset: orm.Mapped[Dataset] = orm.relationship()
     policy: orm.Mapped[dict[str, Any]]
     head: orm.Mapped[int | None]  # the version that the next job starts from
-    # Rows of ``erasure``, so that a submission need not count them.
-    erasures: orm.Mapped[int] = orm.mapped_column(sa.BigInteger, server_default="0")
     created_at: orm.Mapped[datetime.datetime] = _created()
 
 
@@ -288,6 +287,19 @@ class Erasure(Base):
     batch_id: orm.Mapped[uuid.UUID] = orm.mapped_column(sa.ForeignKey("batch.id"), index=True)
     version: orm.Mapped[int | None]
     erased_at: orm.Mapped[datetime.datetime | None]
+
+
+class ErasureCount(Base):
+    """How many rows ``erasure`` has for a model, so that a submission need not count them.
+
+    The count is the sum over shards: every connection adds to its own, so that submissions do not
+    wait for each other on one row.
+    """
+
+    __tablename__ = "erasure_count"
+    model_id: orm.Mapped[uuid.UUID] = _to("model.id", primary_key=True)
+    shard: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+    erasures: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
 
 
 # --- work -----------------------------------------------------------------------------------

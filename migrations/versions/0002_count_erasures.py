@@ -1,4 +1,4 @@
-"""Count the erasures of a model on its row."""
+"""Count the erasures of a model beside them."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,17 +10,19 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the count and fill it."""
-    op.add_column(
-        "model", sa.Column("erasures", sa.BigInteger(), server_default="0", nullable=False)
+    op.create_table(
+        "erasure_count",
+        sa.Column("model_id", sa.Uuid(), nullable=False),
+        sa.Column("shard", sa.Integer(), nullable=False),
+        sa.Column("erasures", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["model_id"], ["model.id"], name=op.f("fk_erasure_count_model_id")),
+        sa.PrimaryKeyConstraint("model_id", "shard", name=op.f("pk_erasure_count")),
     )
     op.execute(
-        "UPDATE model SET erasures = counted.n FROM"
-        " (SELECT model_id, count(*) AS n FROM erasure GROUP BY model_id) counted"
-        " WHERE counted.model_id = model.id"
+        "INSERT INTO erasure_count (model_id, shard, erasures)"
+        " SELECT model_id, 0, count(*) FROM erasure GROUP BY model_id"
     )
 
 
 def downgrade() -> None:
-    """Drop the count."""
-    op.drop_column("model", "erasures")
+    op.drop_table("erasure_count")
