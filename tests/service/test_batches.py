@@ -1,0 +1,153 @@
+"""Joining, leaving and sealing a batch at once, on a real PostgreSQL."""
+
+import concurrent.futures
+import uuid
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from salun_core import specs
+from service import api_keys, batches, database, errors, forget_requests, ledger, tables
+
+SAMPLES = 240
+pytestmark = pytest.mark.usefixtures("empty")
+
+
+@pytest.fixture
+def caller() -> api_keys.Caller:
+    with database.transaction() as session:
+        row, _ = api_keys.create(session, "test", "caller", ["admin"])
+        return api_keys.Caller(row.id, row.name, frozenset(row.scopes))
+
+
+@pytest.fixture
+def model() -> str:
+    """A model over 240 training samples that waits an hour for more requests."""
+    with database.transaction() as session:
+        dataset = tables.Dataset(
+            name="many",
+            files=[],
+            status="ready",
+            rows=SAMPLES,
+            splits={"train": SAMPLES},
+            label_names=["a", "b"],
+        )
+        session.add(dataset)
+        session.flush()
+        session.add_all(
+            tables.Sample(
+                dataset_id=dataset.id,
+                sample_id=f"s{index}",
+                split="train",
+                label=index % 2,
+                content_hash=b"",
+                file_index=0,
+                row_group=0,
+                row_index=index,
+            )
+            for index in range(SAMPLES)
+        )
+        policy = {"batch_window_seconds": 3600.0, "max_forget_share": 0.99}
+        session.add(
+            tables.Model(
+                name="net", family="classifier", dataset_id=dataset.id, policy=policy, head=1
+            )
+        )
+    return "net"
+
+
+def submit(caller: api_keys.Caller, model: str, *ids: str) -> uuid.UUID:
+    demand = forget_requests.Demand(
+        model=model,
+        targets=(specs.SampleTarget(kind="sample", ids=ids),),
+        method={},
+        subject_request_id=None,
+        priority="standard",
+        body={},
+        digest="",
+    )
+    with database.transaction() as session:
+        return forget_requests.submit(session, caller, demand).id
+
+
+def withdraw(request_id: uuid.UUID) -> bool:
+    try:
+        with database.transaction() as session:
+            forget_requests.withdraw(session, "test", request_id)
+    except errors.Conflict:
+        return False
+    return True
+
+
+def seal(model: str) -> None:
+    with database.transaction() as session:
+        row = session.scalars(sa.select(tables.Model).where(tables.Model.name == model)).one()
+        batches.flush(session, "test", row)
+
+
+def test_joining_leaving_and_sealing_at_once_lose_no_sample(
+    caller: api_keys.Caller, model: str
+) -> None:
+    """Half of the requests overlap another one, a third is withdrawn, and batches are sealed.
+
+    Whatever the order: a sample is to be erased exactly if a request that stays names it, and the
+    batch that erases it has that request among its members.
+    """
+    rng = np.random.default_rng(0)
+    wanted = [rng.choice(SAMPLES, 2, replace=False).tolist() for _ in range(120)]
+
+    def live(index: int) -> tuple[uuid.UUID, bool]:
+        request_id = submit(caller, model, *(f"s{item}" for item in wanted[index]))
+        if index % 10 == 0:
+            seal(model)
+        return request_id, index % 3 == 0 and withdraw(request_id)
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        lived = list(pool.map(live, range(len(wanted))))
+    withdrawn = {request_id for request_id, gone in lived if gone}
+    assert 0 < len(withdrawn) < len(lived)
+    named = {
+        f"s{item}"
+        for (request_id, _), ids in zip(lived, wanted, strict=True)
+        for item in ids
+        if request_id not in withdrawn
+    }
+    with database.transaction() as session:
+        erased = set(session.scalars(sa.select(tables.Erasure.sample_id)))
+        assert erased == named
+        row = session.scalars(sa.select(tables.Model)).one()
+        assert ledger.erasures(session, row) == len(named)
+        followed = session.execute(
+            sa.select(tables.RequestSample.request_id, tables.RequestSample.sample_id)
+            .join(tables.Erasure, tables.Erasure.sample_id == tables.RequestSample.sample_id)
+            .join(
+                tables.BatchMember,
+                sa.and_(
+                    tables.BatchMember.batch_id == tables.Erasure.batch_id,
+                    tables.BatchMember.request_id == tables.RequestSample.request_id,
+                ),
+            )
+        ).all()
+        stays = [
+            (request_id, f"s{item}")
+            for (request_id, gone), ids in zip(lived, wanted, strict=True)
+            for item in ids
+            if not gone
+        ]
+        assert sorted(map(tuple, followed)) == sorted(stays)
+
+
+def test_a_steady_stream_of_joins_does_not_keep_a_batch_open(
+    caller: api_keys.Caller, model: str
+) -> None:
+    """Eight threads join without a pause; sealing in their midst must get its turn."""
+    with concurrent.futures.ThreadPoolExecutor(9) as pool:
+        joins = [pool.submit(submit, caller, model, f"s{index}") for index in range(120)]
+        joins[8].result(timeout=30)
+        pool.submit(seal, model).result(timeout=30)
+        for join in joins:
+            join.result(timeout=30)
+    with database.transaction() as session:
+        states = session.scalars(sa.select(tables.Batch.state).order_by(tables.Batch.id)).all()
+    assert list(states) in (["sealed", "open"], ["sealed"])
