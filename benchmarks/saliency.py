@@ -1,28 +1,20 @@
 """What the mask and the masked step cost beside what training costs anyway.
 
-``python -m benchmarks.saliency [--json PATH] [--runs N]``: ResNet-18 (11 million weights) on 32×32
-pictures, on the CPU with one thread. What is compared runs in turn, so that a machine that slows
-down slows both, and processor time is counted, so that other processes matter little. Every ratio
-is that of one turn; median, least, greatest and n are printed.
+ResNet-18 (11 million weights) on 32×32 pictures, on the CPU with one thread. What is compared runs
+in turn, so that a machine that slows down slows both, and processor time is counted, so that other
+processes matter little. Every ratio is that of one turn.
 """
 
-import argparse
-import dataclasses
-import json
 import multiprocessing
-import pathlib
-import resource
-import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
 
 import numpy as np
-import rich.console
 import torch
 from torch.nn import functional
 
+from benchmarks import figures, memory
 from salun_core import (
     architectures,
     images,
@@ -36,46 +28,23 @@ from salun_core import (
 
 _SAMPLES, _BATCH, _DENSITY = 256, 128, 0.5
 _LARGE = 100_000_000
-_MEBIBYTE = 1 << 20
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """One ratio over all turns, and what it is held against."""
-
-    name: str
-    unit: str
-    target: str
-    met: bool
-    median: float
-    least: float
-    greatest: float
-    n: int
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run everything and print it; 1 where a target is missed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.saliency", description=__doc__)
-    parser.add_argument("--json", type=pathlib.Path, help="write the figures there as well")
+    """Run everything and print it; 1 where a target is missed and ``--strict`` is given."""
+    parser = figures.parser("benchmarks.saliency", __doc__)
     parser.add_argument("--runs", type=int, default=7, help="turns of every comparison")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    console = rich.console.Console(width=160)
+    console = figures.console()
+    evidence = figures.surroundings()
     subject = _Subject()
     found = []
     for stage in (_mask_stage, _threshold, _masked_step):
         with console.status(f"measuring: {(stage.__doc__ or '').splitlines()[0]}"):
             found += stage(subject, options.runs)
-    for item in found:
-        console.print(
-            f"{item.name}: median {item.median:.3f} (min {item.least:.3f}, max {item.greatest:.3f},"
-            f" n {item.n}) {item.unit}, target {item.target}: {'met' if item.met else 'MISSED'}"
-        )
-    if options.json is not None:
-        rows = [dataclasses.asdict(item) for item in found]
-        record = {"weights": subject.weight_count, "torch": torch.__version__, "results": rows}
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
-    return 0 if all(item.met for item in found) else 1
+    evidence["subject"] = f"ResNet-18, {subject.weight_count:,} weights, one thread, float32"
+    return figures.conclude(console, "mask and masked step", found, evidence, options)
 
 
 class _Subject:
@@ -114,14 +83,14 @@ class _Subject:
         )
 
 
-def _mask_stage(subject: _Subject, runs: int) -> list[Comparison]:
+def _mask_stage(subject: _Subject, runs: int) -> list[figures.Figure]:
     """The whole mask stage beside a bare forward and backward pass over the same images."""
     ratios = _ratios(subject.mask, subject.forward_backward, runs)
     name = f"mask stage / bare forward and backward of {_SAMPLES} pictures"
-    return [_compare(name, "times as long", ratios, at_most=1.15)]
+    return [figures.summarise(name, "times as long", ratios, at_most=1.15)]
 
 
-def _threshold(subject: _Subject, runs: int) -> list[Comparison]:
+def _threshold(subject: _Subject, runs: int) -> list[figures.Figure]:
     """The threshold beside a double argsort, and the memory it takes."""
     magnitudes = saliency.gradient_magnitudes(
         subject.net, subject.forget_set, subject.preprocess, batch_size=_BATCH
@@ -132,14 +101,16 @@ def _threshold(subject: _Subject, runs: int) -> list[Comparison]:
     for name, layers in (("its gradients", magnitudes), ("no zeros", dense)):
         ratios = _against_double_argsort(list(layers.values()), runs)
         found.append(
-            _compare(f"double argsort / threshold, {name}", "times as long", ratios, at_least=10.0)
+            figures.summarise(
+                f"double argsort / threshold, {name}", "times as long", ratios, at_least=10.0
+            )
         )
     for count in (subject.weight_count, _LARGE):
         # A process of its own, whose high-water mark nothing else has raised.
         with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            extra = pool.submit(_threshold_memory, count).result() / _MEBIBYTE
+            extra = pool.submit(_threshold_memory, count).result() / memory.MEBIBYTE
         name = f"memory of the threshold of {count:,} weights, beyond gradients"
-        found.append(_compare(name, "MiB", [extra], at_most=200.0))
+        found.append(figures.summarise(name, "MiB", [extra], at_most=200.0))
     return found
 
 
@@ -159,9 +130,9 @@ def _threshold_memory(count: int) -> int:
     generator = randomness.generator(0, "magnitudes")
     layers = [torch.rand(part, generator=generator) for part in _parts(count)]
     selection.kth_largest([layers[0][:100_000]], 50_000)  # what the first call loads for good
-    before = _peak()
+    before = memory.own_peak()
     selection.kth_largest(layers, round(_DENSITY * count))
-    return _peak() - before
+    return memory.own_peak() - before
 
 
 def _parts(count: int) -> list[int]:
@@ -170,7 +141,7 @@ def _parts(count: int) -> list[int]:
     return [min(size, count - start) for start in range(0, count, size)]
 
 
-def _masked_step(subject: _Subject, runs: int) -> list[Comparison]:
+def _masked_step(subject: _Subject, runs: int) -> list[figures.Figure]:
     """A whole training step, masked and not: forward, backward, update."""
     mask = saliency.saliency_mask(subject.net, subject.forget_set, subject.preprocess, _DENSITY)
     masked = masked_step.MaskedOptimizer(subject.net, mask, momentum=0.9, weight_decay=5e-4)
@@ -185,7 +156,7 @@ def _masked_step(subject: _Subject, runs: int) -> list[Comparison]:
         bare.step()
 
     ratios = _ratios(with_mask, without, runs)
-    return [_compare("masked step / bare step", "times as long", ratios, at_most=1.10)]
+    return [figures.summarise("masked step / bare step", "times as long", ratios, at_most=1.10)]
 
 
 def _ratios(first: Callable[[], object], second: Callable[[], object], runs: int) -> list[float]:
@@ -206,38 +177,6 @@ def _seconds(work: Callable[[], object]) -> float:
     started = time.process_time()
     work()
     return time.process_time() - started
-
-
-def _peak() -> int:
-    """Bytes at this process's high-water mark."""
-    status = pathlib.Path("/proc/self/status")
-    if status.exists():  # the portable figure below also counts what ran before an exec
-        lines = status.read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _compare(
-    name: str,
-    unit: str,
-    values: Sequence[float],
-    *,
-    at_most: float = float("inf"),
-    at_least: float = 0.0,
-) -> Comparison:
-    median = statistics.median(values)
-    target = f"<= {at_most}" if at_most < float("inf") else f">= {at_least}"
-    return Comparison(
-        name=name,
-        unit=unit,
-        target=target,
-        met=at_least <= median <= at_most,
-        median=median,
-        least=min(values),
-        greatest=max(values),
-        n=len(values),
-    )
 
 
 if __name__ == "__main__":
