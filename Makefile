@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench migrate format
+.PHONY: help setup demo up test check bench bench-quality migrate format
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make the virtual environment and install everything (about 6 GB, mostly torch)
 
@@ -42,6 +42,9 @@ bench: $(STAMP) ## measure against physical limits; prints ratios with n and spr
 	@$(BIN)/python -m benchmarks.saliency
 	@$(BIN)/python -m benchmarks.service
 	@$(BIN)/python -m benchmarks.ingestion --rows 200000
+
+bench-quality: $(STAMP) ## compare methods with retraining (DATA=cifar10.parquet, else small digits; takes long)
+	@$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA)) --out bench-quality
 
 migrate: $(STAMP) ## bring the database at DATABASE_URL to the newest schema
 	@$(BIN)/python -m migrations

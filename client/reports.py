@@ -1,9 +1,13 @@
-"""A verification report as a table: before and after, what was allowed, and the verdict."""
+"""A verification report as a table, before and after with the verdict; and as a page in a file."""
 
+import os
+import tempfile
+import webbrowser
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from client import console, render
+from client import console, errors, http, render
 
 _SHORT = 8  # longer lists and mappings of the evidence are for --json
 
@@ -34,6 +38,45 @@ def show(report: Mapping[str, Any]) -> None:
     render.fields([("seconds", seconds), *_short(evidence)])
     console.err.print("all of the evidence: add --json")
     _show_verdict(report.get("verdict"))
+
+
+def page(api: http.Api, path: str) -> bytes:
+    """Fetch a report as an HTML page. Raises ApiError, UnreachableError."""
+    accept = "text/html, application/problem+json"
+    answer = api.call("GET", path, params={"format": "html"}, headers={"Accept": accept})
+    if not answer.headers.get("Content-Type", "").startswith("text/html"):
+        raise errors.ClientError(f"{api.url} answered without a page: it is an older service")
+    return answer.content
+
+
+def write_page(content: bytes, target: Path | None) -> Path:
+    """Write a page, whole or not at all; without a target into a new temporary folder.
+
+    Raises ClientError for a file that cannot be written.
+    """
+    if target is not None and not target.name:
+        raise errors.ClientError(f"expected the name of a file, got {str(target)!r}")
+    try:
+        if target is None:
+            target = Path(tempfile.mkdtemp(prefix="salun-report-")) / "report.html"
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise errors.ClientError(f"cannot write {target}: {error.strerror}") from error
+    return target
+
+
+def open_page(target: Path) -> None:
+    """Show a page in the browser, or say where it lies."""
+    if not webbrowser.open(target.resolve().as_uri()):
+        console.err.print(f"no browser was found; the page is {target}", markup=False)
 
 
 def _short(evidence: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

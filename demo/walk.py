@@ -11,7 +11,7 @@ import rich.console
 import rich.progress
 import torch
 
-from client import http, transfer, waiting
+from client import http, reports, transfer, waiting
 from client import pull as puller
 from client.local import stack
 from demo import checking, digits, nets, pictures, tables
@@ -21,6 +21,7 @@ from salun_core import progress as core_progress
 MODEL, DATASET, CLASS = "digits", "mnist-5k", "seven"
 FORGET_COUNT = 50  # 5 % of the training set
 CLASS_LIMIT = 0.01  # share of a forgotten class that may still be recognised
+RECOGNISABLE = 0.7  # AUC of the base net between trained and unseen digits: there is work to do
 TEST_DROP = 0.025  # how far the pulled net may fall behind the original on the other digits
 
 
@@ -105,6 +106,10 @@ class Walk:
         held = ended["status"] == "completed" and report["verdict"]["passed"]
         found = ended["status"] if held else f"{ended['reason']}: {report['verdict']['failures']}"
         self._check(f"{kind} request", held, found)
+        if kind == "sample":
+            known = report["evidence"]["original"]["forget_holdout_auc"]
+            found = f"{known:.3f}, expected at least {RECOGNISABLE}"
+            self._check("base net: samples are recognised (AUC)", known >= RECOGNISABLE, found)
 
         retrained, seconds = self._retrain(named)
         measured = verification.measure(
@@ -114,6 +119,8 @@ class Walk:
         title = f"{kind} request: {len(named)} digits"
         pictures.confidence(report, title, self._out / f"{kind}-confidence.png")
         pictures.layer_density(report, title, self._out / f"{kind}-mask-density.png")
+        page = reports.page(api, f"/v1/forget-requests/{state['id']}/report")
+        reports.write_page(page, self._out / f"{kind}-report.html")
         self._erased |= named
 
     def _pull(self, running: stack.Running, api: http.Api, chosen: list[str]) -> None:

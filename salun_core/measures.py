@@ -2,15 +2,17 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch.nn import functional
 
 from salun_core import confidence, errors, specs
 from salun_core.metrics import accuracy, membership, separation
 
 _FALSE_POSITIVE_RATE = 0.01
 _Z = 1.64  # by which the class whose drop is surest is found
+_GAP_METRICS = ("unlearning_accuracy", "retain_accuracy", "test_accuracy", "mia_efficacy")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,6 +89,53 @@ def spread_labels(
     return tuple(sorted(now | set(excluded_labels)))
 
 
+def average_gap(
+    own: Mapping[str, specs.Measurement], retrained: Mapping[str, specs.Measurement]
+) -> specs.Measurement:
+    """Mean distance to a retrained net over UA, RA, TA and MIA, in [0, 1] (arXiv 2310.12508).
+
+    MIA is ``mia_efficacy``, the logistic attack's. The signed distance of every metric that both
+    nets have stands in the detail.
+    """
+    distances = [abs(own[name].value - retrained[name].value) for name in _GAP_METRICS]
+    gaps = {name: own[name].value - retrained[name].value for name in own if name in retrained}
+    return specs.Measurement(
+        value=sum(distances) / len(distances), target=0.0, detail={"gap_to_retrained": gaps}
+    )
+
+
+def group_shift(
+    metrics: Mapping[str, specs.Measurement], labels: Sequence[str]
+) -> dict[str, object]:
+    """Whom the change fell on: accuracy change per kept class, top receiver of what was forgotten.
+
+    The gate is ``max_class_drop``; this is for the reader. Where the forgotten samples go tells
+    more than that they left: they may all go to one neighbour (arXiv 2604.08111).
+
+    Args:
+        metrics: of :func:`all_measurements`.
+        labels: the name of every class.
+
+    Returns:
+        ``top_receiver`` and ``top_receiver_share`` (of the forget set; absent if no sample
+        changed sides), ``worst_class``, ``worst_split`` and ``worst_change``, and
+        ``change_per_class`` on the test set.
+    """
+    worst, forgotten = metrics["max_class_drop"], metrics["unlearning_accuracy"].detail
+    found: dict[str, object] = {}
+    if "top_receiver" in forgotten:
+        found["top_receiver"] = labels[int(forgotten["top_receiver"])]
+        found["top_receiver_share"] = forgotten["top_receiver_share"]
+    return found | {
+        "worst_class": labels[worst.detail["class"]],
+        "worst_split": worst.detail["split"],
+        "worst_change": 0.0 - worst.value,
+        "change_per_class": {
+            labels[int(label)]: 0.0 - drop for label, drop in worst.detail["drops"]["test"].items()
+        },
+    }
+
+
 def _without(outputs: Outputs, gone: tuple[int, ...]) -> Outputs:
     return outputs.select(~torch.isin(outputs.labels, torch.tensor(gone, dtype=torch.int64)))
 
@@ -99,7 +148,7 @@ def _unlearning(outputs: Mapping[str, Outputs]) -> specs.Measurement:
     """1 − accuracy on the forget set, beside the same on class-matched holdout samples."""
     forget, holdout = outputs["forget"], outputs["holdout"]
     value = 1.0 - accuracy.accuracy(forget.after, forget.labels)
-    detail = {"per_class_accuracy": _per_class(forget)}
+    detail = {"per_class_accuracy": _per_class(forget), **_top_receiver(forget)}
     if not _comparable(forget, holdout):
         return specs.Measurement(value=value, n=len(forget.labels), detail=detail)
     target, error = _holdout_error_rate(forget, holdout)
@@ -120,7 +169,10 @@ def _class_unlearning(outputs: Mapping[str, Outputs]) -> specs.Measurement:
     """1 − accuracy on the forgotten class's training samples; unseen ones in the detail."""
     forget = outputs["forget"]
     value = 1.0 - accuracy.accuracy(forget.after, forget.labels)
-    detail: dict[str, object] = {"per_class_accuracy": _per_class(forget)}
+    detail: dict[str, object] = {
+        "per_class_accuracy": _per_class(forget),
+        **_top_receiver(forget),
+    }
     for name in ("holdout", "test"):
         unseen = outputs[name].select(torch.isin(outputs[name].labels, torch.unique(forget.labels)))
         if len(unseen.labels):
@@ -133,6 +185,20 @@ def _class_unlearning(outputs: Mapping[str, Outputs]) -> specs.Measurement:
         for label, count in zip(receivers.tolist(), counts.tolist(), strict=True)
     }
     return specs.Measurement(value=value, target=1.0, n=len(forget.labels), detail=detail)
+
+
+def _top_receiver(forget: Outputs) -> dict[str, object]:
+    """The wrong class that most forgotten samples are taken for, and their share; none if none."""
+    predicted = forget.after.argmax(dim=1)
+    wrong = predicted[predicted != forget.labels]
+    if not len(wrong):
+        return {}
+    receivers, counts = torch.unique(wrong, return_counts=True)
+    most = int(counts.argmax())
+    return {
+        "top_receiver": str(int(receivers[most])),
+        "top_receiver_share": int(counts[most]) / len(forget.labels),
+    }
 
 
 def _utility(outputs: Outputs) -> specs.Measurement:
@@ -186,16 +252,18 @@ def _auc(erased: Outputs, unseen: Outputs) -> specs.Measurement:
 def _membership(
     forget: Outputs, kept: Mapping[str, Outputs], kind: specs.ForgetKind, seed: int
 ) -> dict[str, specs.Measurement]:
-    """Both attacks on the forget set; targets from class-matched holdout samples."""
+    """Three attacks on the forget set; targets from class-matched holdout samples."""
     retain, test, holdout = kept["retain"].scores, kept["test"].scores, kept["holdout"]
     logistic = membership.logistic_attack(membership.balanced_pools(retain, test, seed))
     probabilities = membership.balanced_pools(torch.sigmoid(retain), torch.sigmoid(test), seed)
     svc = membership.confidence_svc_attack(probabilities)
+    threshold = membership.loss_threshold_attack(_loss(retain))
     matched = kind == "samples" and _comparable(forget, holdout)
     unseen = holdout if matched else None
     metrics = {
-        "mia_efficacy": _efficacy(logistic, forget, unseen, probability=False),
-        "mia_efficacy_svc": _efficacy(svc, forget, unseen, probability=True),
+        "mia_efficacy": _efficacy(logistic, forget, unseen, lambda scores: scores),
+        "mia_efficacy_svc": _efficacy(svc, forget, unseen, torch.sigmoid),
+        "mia_efficacy_threshold": _efficacy(threshold, forget, unseen, _loss),
     }
     if matched and _comparable(forget, kept["test"]):
         metrics["mia_auc"] = _auc(forget, kept["test"])
@@ -203,19 +271,24 @@ def _membership(
     return metrics
 
 
-def _efficacy(
-    attack: membership.Attack, forget: Outputs, holdout: Outputs | None, *, probability: bool
-) -> specs.Measurement:
-    def scores(outputs: Outputs) -> torch.Tensor:
-        return torch.sigmoid(outputs.scores) if probability else outputs.scores
+def _loss(scores: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy −log p from s = log(p / (1 − p)): log(1 + exp(−s))."""
+    return functional.softplus(-scores)
 
+
+def _efficacy(
+    attack: membership.Attack,
+    forget: Outputs,
+    holdout: Outputs | None,
+    feature: Callable[[torch.Tensor], torch.Tensor],
+) -> specs.Measurement:
     count = len(forget.labels)
     even = torch.full((count,), 1.0 / count, dtype=torch.float64)
-    value = membership.mia_efficacy(attack, scores(forget), even)
+    value = membership.mia_efficacy(attack, feature(forget.scores), even)
     if holdout is None:
         return specs.Measurement(value=value, n=count)
     weights = separation.class_matched_weights(forget.labels, holdout.labels)
-    target = membership.mia_efficacy(attack, scores(holdout), weights[1])
+    target = membership.mia_efficacy(attack, feature(holdout.scores), weights[1])
     sizes = [accuracy.effective_size(w) for w in weights]
     error = accuracy.proportion_standard_error(value, sizes[0], target, sizes[1])
     return specs.Measurement(value=value, target=target, standard_error=error, n=count)

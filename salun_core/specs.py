@@ -65,9 +65,16 @@ Target = Annotated[
 
 # --- how to forget --------------------------------------------------------------------------
 
-MethodName = Literal["salun", "random_label", "finetune", "retrain"]
+MethodName = Literal[
+    "salun", "salun_soft", "random_label", "finetune", "gradient_ascent", "l1_sparse", "influence",
+    "fisher_forgetting", "boundary_shrink", "boundary_expand", "retrain",
+]  # fmt: skip
 ForgetTargets = Literal["matched", "redistribute", "random_label"]
 MaskKind = Literal["saliency", "random", "none"]
+
+# Where the spec does not say; methods without an entry have no such figure.
+_ALPHA: Mapping[str, float] = {"l1_sparse": 5e-5, "influence": 5.0, "fisher_forgetting": 1e-6}
+_BETA: Mapping[str, float] = {"salun_soft": 1e-2}
 
 
 class UnlearningSpec(Spec):
@@ -76,7 +83,15 @@ class UnlearningSpec(Spec):
     ``density`` is the share of all weights that may change (the authors' ``with_0.5.pt`` is
     density 0.5). ``epochs`` counts passes over the retain set, except for the paper's recipe
     (``targets="random_label"``), where one epoch is a pass over the forget set and then one over
-    the retain set (arXiv 2310.12508, algorithm 1).
+    the retain set (arXiv 2310.12508, algorithm 1), and for ``gradient_ascent``,
+    ``boundary_shrink`` and ``boundary_expand``, which see the forget set alone. ``influence`` and
+    ``fisher_forgetting`` change the net once and have no epochs.
+
+    ``alpha`` is the one figure that these methods have beside a learning rate, ``None`` for all
+    others: ``l1_sparse`` the weight of the l1 norm in the loss, ``influence`` the length of the
+    Newton step (1 is the theory's), ``fisher_forgetting`` the variance of the noise where the
+    Fisher information is 1. ``beta`` is how hard ``salun_soft`` holds a weight where it was: the
+    weight of ‖θ − θo‖₁ in the loss, at the start.
     """
 
     method: MethodName = "salun"
@@ -91,8 +106,32 @@ class UnlearningSpec(Spec):
     decay: Literal["linear", "constant"] = "linear"
     warmup_fraction: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.15
     forget_weight: Annotated[float, pydantic.Field(gt=0.0, le=100.0)] = 0.15
+    score_weight: Annotated[float, pydantic.Field(ge=0.0, le=100.0)] = 0.15
     line_search: bool = True
+    alpha: Annotated[float, pydantic.Field(gt=0.0, le=1e4)] | None = None
+    beta: Annotated[float, pydantic.Field(gt=0.0, le=1e4)] | None = None
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: object) -> object:
+        # Written into the recipe, so that a pinned one does not change with our defaults.
+        if not isinstance(data, Mapping):
+            return data
+        method = str(data.get("method"))
+        own = (("alpha", _ALPHA), ("beta", _BETA))
+        return {**{name: users[method] for name, users in own if method in users}, **data}
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> "UnlearningSpec":
+        for name, value, users in (("alpha", self.alpha, _ALPHA), ("beta", self.beta, _BETA)):
+            if value is None and self.method in users:
+                raise ValueError(f"got {name} null for {self.method}, expected a number")
+            if value is not None and self.method not in users:
+                raise ValueError(
+                    f"got {name} {value} for {self.method}, expected it for {', '.join(users)} only"
+                )
+        return self
 
 
 # --- what was measured ----------------------------------------------------------------------
@@ -136,38 +175,54 @@ def default_spec(
     ``samples`` (also a subject that is not a whole class) are matched to unseen data, a ``class``
     is redistributed over the other classes.
     """
-    if method == "salun":
-        return _salun_spec(kind, seed)
-    if method == "random_label":
-        # The paper's baseline RL: appendix C, learning rate tuned within [1e-3, 1e-1].
-        return UnlearningSpec(
-            method=method, targets="random_label", mask="none", density=1.0, epochs=10,
-            batch_size=256, learning_rate=0.013, decay="constant", warmup_fraction=0.0,
-            seed=seed,
-        )  # fmt: skip
-    if method == "finetune":
-        return UnlearningSpec(
-            method=method, mask="none", density=1.0, epochs=10, learning_rate=0.01, seed=seed
-        )
-    return UnlearningSpec(
-        method=method, mask="none", density=1.0, epochs=20, learning_rate=0.05, seed=seed
-    )
+    if method in ("salun", "salun_soft"):
+        return _salun_spec(kind, method, seed)
+    return UnlearningSpec(method=method, mask="none", density=1.0, seed=seed, **_BASELINES[method])
 
 
-def _salun_spec(kind: ForgetKind, seed: int) -> UnlearningSpec:
+# The papers' settings: the mask is no part of these methods, so each starts without one.
+_STEADY: Mapping[str, Any] = {"decay": "constant", "warmup_fraction": 0.0}
+_BASELINES: Mapping[str, Mapping[str, Any]] = {
+    # RL, GA, FT and l1-sparse: arXiv 2310.12508, appendix C; learning rates tuned within
+    # [1e-3, 1e-1], [1e-5, 1e-3], [1e-3, 1e-1] and α within [1e-6, 1e-4].
+    "random_label": {
+        "targets": "random_label", "epochs": 10, "batch_size": 256, "learning_rate": 0.013,
+        **_STEADY,
+    },
+    "gradient_ascent": {"epochs": 5, "batch_size": 256, "learning_rate": 1e-4, **_STEADY},
+    "finetune": {"epochs": 10, "learning_rate": 0.01},
+    "l1_sparse": {"epochs": 10, "learning_rate": 0.01},
+    "influence": {"epochs": 1, "batch_size": 256},
+    "fisher_forgetting": {"epochs": 1, "batch_size": 256},
+    "boundary_shrink": {"epochs": 10, "batch_size": 64, "learning_rate": 1e-5, **_STEADY},
+    "boundary_expand": {"epochs": 10, "batch_size": 64, "learning_rate": 1e-5, **_STEADY},
+    "retrain": {"epochs": 20, "learning_rate": 0.05},
+}  # fmt: skip
+
+
+def _salun_spec(kind: ForgetKind, method: MethodName, seed: int) -> UnlearningSpec:
     # Small batches: with fewer steps than these a small net ends up to two points worse on the
-    # test set.
+    # test set. The soft variant finds its weights itself and needs no mask.
+    mask: dict[str, Any] = {"mask": "none", "density": 1.0} if method == "salun_soft" else {}
     if kind == "class":
         return UnlearningSpec(
-            targets="redistribute", epochs=6, batch_size=64, learning_rate=0.03, seed=seed
+            method=method,
+            targets="redistribute",
+            epochs=6,
+            batch_size=64,
+            learning_rate=0.03,
+            seed=seed,
+            **mask,
         )
     return UnlearningSpec(
+        method=method,
         targets="matched",
         epochs=8,
         batch_size=64,
         learning_rate=0.05,
         forget_weight=0.3,
         seed=seed,
+        **mask,
     )
 
 

@@ -1,7 +1,7 @@
 """Measure an unlearned net and keep the evidence: numbers, targets, sampling errors.
 
-Nothing is judged here. Each net reads each split once; everything else is computed from the
-logits.
+Nothing is judged here. Each net reads each split once, and a copy of it is trained a little
+further, one copy at a time; see :mod:`salun_core.comparison`.
 """
 
 import dataclasses
@@ -16,13 +16,12 @@ import timm
 import torch
 
 from salun_core import (
+    comparison,
     confidence,
     images,
-    inference,
     masked_step,
     masks,
     measures,
-    preprocessing,
     progress,
     specs,
     weights,
@@ -89,53 +88,80 @@ def verify(
     splits: Splits,
     subject: Subject,
     report: progress.Progress = progress.silent,
+    retrained: torch.nn.Module | None = None,
 ) -> specs.VerificationReport:
     """Measure the unlearned net, and the original beside it.
 
     Args:
         original: the net before; in the unlearned net's format.
         unlearned: the net after.
-        config: of both.
+        config: of all nets.
         splits: all labels are classes of the net.
         subject: what was done.
-        report: called after every forward batch.
+        report: called after every forward batch and every step of further training.
+        retrained: a net that never saw the forget set, where there is one: measured too, and the
+            reference for what has no other.
 
     Returns:
         Metrics as the design's table names them; ``evidence`` holds pool sizes, the same metrics
-        of the original, histograms, mask record, versions; ``seconds`` has ``verify``.
+        of the original (and of the retrained net), whom the change fell on, what could not be
+        measured and why, histograms, mask record, versions; ``seconds`` has ``verify``.
 
     Raises:
         InvalidDataError: a set that must have samples is empty, or a label is no class.
+        NonFiniteLossError: a net's gradients are not finite.
         CancelledError: from ``report``.
     """
     started = time.perf_counter()
-    ticker = _Ticker(report, 2 * _count_batches(splits))
-    before = _read(original, config, splits, ticker)
-    after = _read(unlearned, config, splits, ticker)
+    compared = _comparison(config, splits, subject)
+    ticker = _Ticker(report, compared.count_steps(1, 1 if retrained is None else 2))
+    before = compared.read_original(original, ticker)
+    reference = None if retrained is None else compared.read(retrained, before, ticker)
+    after = compared.read(unlearned, before, ticker)
+    found = compared.compare(after, before, reference)
     state = masked_step.copy_state(original)
-    metrics = {
-        "frozen_weights_unchanged": _frozen(state, unlearned, subject),
-        **_measure(before, after, splits, subject),
-    }
+    metrics = {"frozen_weights_unchanged": _frozen(state, unlearned, subject), **found.metrics}
     evidence = {
         **_evidence(config, splits, subject),
         "weights_changed": _changed_share(state, unlearned),
-        "original": _values(_measure(before, before, splits, subject)),
+        "group_shift": measures.group_shift(found.metrics, config.labels),
+        "not_measured": dict(found.not_measured),
+        "original": compared.compare(before, before).values,
         "histograms": {
             "bin_edges": list(_BIN_EDGES),
-            "before": _histograms(before, splits),
-            "after": _histograms(after, splits),
+            "before": _histograms(before.logits, splits),
+            "after": _histograms(after.logits, splits),
         },
     }
+    if reference is not None:
+        others = compared.compare(reference, before)
+        evidence["retrained"] = others.values
+        metrics["average_gap"] = measures.average_gap(found.metrics, others.metrics)
     seconds = {"verify": time.perf_counter() - started}
     return specs.VerificationReport(
         kind=subject.kind, metrics=metrics, evidence=evidence, seconds=seconds
     )
 
 
+def read_original(
+    original: torch.nn.Module,
+    config: specs.ClassifierConfig,
+    splits: Splits,
+    subject: Subject,
+    report: progress.Progress = progress.silent,
+) -> comparison.Reading:
+    """What :func:`measure` needs of the original, for measuring several nets.
+
+    Raises:
+        InvalidDataError, CancelledError: as for :func:`verify`.
+    """
+    compared = _comparison(config, splits, subject)
+    return compared.read_original(original, _Ticker(report, compared.count_steps(1, 0)))
+
+
 def measure(
     net: torch.nn.Module,
-    original: torch.nn.Module,
+    original: torch.nn.Module | comparison.Reading,
     config: specs.ClassifierConfig,
     splits: Splits,
     subject: Subject,
@@ -143,18 +169,27 @@ def measure(
 ) -> dict[str, specs.Measurement]:
     """The metrics of any other net, for example one retrained without the data.
 
-    Utility is compared with ``original``. ``frozen_weights_unchanged`` is left out.
+    Utility is compared with ``original``: the net, or its reading on the same splits for the same
+    subject. ``frozen_weights_unchanged`` is left out.
 
     Raises:
-        InvalidDataError, CancelledError: as for :func:`verify`.
+        InvalidDataError, NonFiniteLossError, CancelledError: as for :func:`verify`.
     """
-    ticker = _Ticker(report, 2 * _count_batches(splits))
-    before = _read(original, config, splits, ticker)
-    return _measure(before, _read(net, config, splits, ticker), splits, subject)
+    compared = _comparison(config, splits, subject)
+    if isinstance(original, comparison.Reading):
+        before, ticker = original, _Ticker(report, compared.count_steps(0, 1))
+    else:
+        ticker = _Ticker(report, compared.count_steps(1, 1))
+        before = compared.read_original(original, ticker)
+    return dict(compared.compare(compared.read(net, before, ticker), before).metrics)
 
 
-def _count_batches(splits: Splits) -> int:
-    return sum(inference.count_batches(image_set) for image_set in splits.by_name().values())
+def _comparison(
+    config: specs.ClassifierConfig, splits: Splits, subject: Subject
+) -> comparison.Comparison:
+    return comparison.Comparison(
+        config, splits.by_name(), subject.kind, subject.excluded_labels, subject.spec.seed
+    )
 
 
 class _Ticker:
@@ -164,39 +199,6 @@ class _Ticker:
     def __call__(self) -> None:
         self._done += 1
         self._report(self._done, self._total)
-
-
-def _read(
-    net: torch.nn.Module,
-    config: specs.ClassifierConfig,
-    splits: Splits,
-    ticker: _Ticker,
-) -> dict[str, torch.Tensor]:
-    preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
-    logits = {}
-    for name, image_set in splits.by_name().items():
-        images.check_labels(image_set, config.num_classes)
-        logits[name] = inference.logits(net, image_set, preprocess, after_batch=ticker)
-    return logits
-
-
-def _measure(
-    before: Mapping[str, torch.Tensor],
-    after: Mapping[str, torch.Tensor],
-    splits: Splits,
-    subject: Subject,
-) -> dict[str, specs.Measurement]:
-    outputs = {
-        name: measures.Outputs(before[name], after[name], image_set.labels)
-        for name, image_set in splits.by_name().items()
-    }
-    return measures.all_measurements(
-        outputs, subject.kind, subject.excluded_labels, subject.spec.seed
-    )
-
-
-def _values(metrics: Mapping[str, specs.Measurement]) -> dict[str, float]:
-    return {name: measurement.value for name, measurement in metrics.items()}
 
 
 def _frozen(
@@ -245,6 +247,7 @@ def _evidence(config: specs.ClassifierConfig, splits: Splits, subject: Subject) 
         "attacks": {
             "logistic": "logistic regression on logit-scaled confidence; balanced retain and test",
             "confidence_svc": "RBF SVC (C=3) on true-class probability; balanced retain and test",
+            "threshold": "cross-entropy above the mean of the retain set's",
         },
         "versions": {
             "python": platform.python_version(),

@@ -20,13 +20,15 @@ class Gate(specs.Spec):
 
     ``side`` says which misses count: ``both``; ``not_above`` (the value must not exceed the
     target); ``not_below`` (it must not fall short). ``target`` replaces the report's own target.
-    With ``use_standard_error=False`` the tolerance stands alone.
+    With ``use_standard_error=False`` the tolerance stands alone. ``if_measurable`` lets a metric be
+    missing for which the report gives a reason (evidence ``not_measured``).
     """
 
     tolerance: Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
     side: Side = "both"
     target: float | None = None
     use_standard_error: bool = True
+    if_measurable: bool = False
 
 
 Gates = Mapping[str, Gate]
@@ -52,6 +54,13 @@ _CLASS: dict[str, Gate] = {
     "unlearning_accuracy": Gate(
         tolerance=0.01, side="not_below", target=1.0, use_standard_error=False
     ),
+    # In steps; the report's target is the least that a net without the class needs.
+    "relearn_delay": Gate(tolerance=0.0, side="not_below", use_standard_error=False),
+    # Not every net ends in a linear layer.
+    "head_bias_shortcut": Gate(tolerance=0.02, side="not_above", target=0.0, if_measurable=True),
+}
+_RESURFACING: dict[str, Gate] = {
+    "resurfacing": Gate(tolerance=0.03, side="not_above", target=0.0),
 }
 # Judged whenever something was erased before.
 _PREVIOUS: dict[str, Gate] = {
@@ -78,7 +87,8 @@ class AcceptancePolicy(specs.Spec):
         Raises:
             ValueError: a name has no gate.
         """
-        unknown = sorted(tolerances.keys() - self.samples.keys() - self.previous.keys())
+        gated = {*self.samples, *self.whole_class, *self.previous}
+        unknown = sorted(tolerances.keys() - gated)
         if unknown:
             raise ValueError(f"got tolerances for {', '.join(unknown)}, expected gated metrics")
         changed = {
@@ -86,6 +96,12 @@ class AcceptancePolicy(specs.Spec):
             for group in ("samples", "whole_class", "previous")
         }
         return AcceptancePolicy(z=self.z, **changed)
+
+
+STRICT = AcceptancePolicy(
+    samples={**_SAMPLES, **_RESURFACING}, whole_class={**_CLASS, **_RESURFACING}
+)
+"""The default gates, and nothing may come back when the net is trained on what it keeps."""
 
 
 class Judged(specs.Spec):
@@ -135,7 +151,11 @@ def judge(report: specs.VerificationReport, policy: AcceptancePolicy) -> Verdict
 
 
 def _applicable(report: specs.VerificationReport, policy: AcceptancePolicy) -> dict[str, Gate]:
-    gates = dict(policy.samples if report.kind == "samples" else policy.whole_class)
+    chosen = policy.samples if report.kind == "samples" else policy.whole_class
+    excused = report.evidence.get("not_measured", {}).keys() - report.metrics.keys()
+    gates = {
+        name: gate for name, gate in chosen.items() if not (gate.if_measurable and name in excused)
+    }
     pools = report.evidence.get("pools", {})
     needed = {"previous_erasures": "previous", "previous_erasures_auc": "previous_samples"}
     return gates | {

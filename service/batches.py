@@ -3,8 +3,9 @@
 import datetime
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -83,7 +84,7 @@ def place(
     session: orm.Session,
     model: tables.Model,
     kind: specs.ForgetKind,
-    method: specs.UnlearningSpec,
+    pinned: Mapping[str, Any],
     sample_ids: Sequence[str],
 ) -> Placement:
     """Put samples of one kind into the model's open batch, or one of their own with window 0.
@@ -91,7 +92,7 @@ def place(
     A sample that another demand named first stays where it is: the request then follows that batch,
     or has it erased already. Needs the lock of :func:`joining`; membership is the caller's.
     """
-    batch_id, is_new = _open_batch(session, model, kind, method)
+    batch_id, is_new = _open_batch(session, model, kind, pinned)
     placed = {"model": model.id, "batch": batch_id, "ids": sorted(sample_ids)}
     fresh = set(session.scalars(_CLAIM_SAMPLES, placed))
     if not fresh and is_new:
@@ -228,15 +229,14 @@ def _joined(session: orm.Session, request: tables.ForgetRequest) -> Sequence[tab
 
 
 def _open_batch(
-    session: orm.Session, model: tables.Model, kind: specs.ForgetKind, method: specs.UnlearningSpec
+    session: orm.Session, model: tables.Model, kind: specs.ForgetKind, pinned: Mapping[str, Any]
 ) -> tuple[uuid.UUID, bool]:
     """The batch to join and whether it was made for this; with window 0 it always is."""
-    pinned = method.model_dump(mode="json")
     made = {
         "model_id": model.id,
         "kind": kind,
         "profile": f"{kind}:{json.dumps(pinned, sort_keys=True)}",
-        "method": pinned,
+        "method": dict(pinned),
     }
     if models.policy_of(model).window_seconds() == 0:
         return session.execute(_MAKE_BATCH, {**made, "state": "filling"}).scalar_one(), True

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
-from salun_core import specs
+from salun_core import recipes, specs
 from service import (
     api_keys,
     batches,
@@ -64,8 +64,8 @@ def submit(session: orm.Session, caller: api_keys.Caller, demand: Demand) -> tab
     resolution = _resolved(session, model, demand)
     parts = _checked_parts(session, model, demand, resolution)
     placements = [
-        batches.place(session, model, kind, method, sample_ids)
-        for kind, (method, sample_ids) in parts.items()
+        batches.place(session, model, kind, demand.method, sample_ids)
+        for kind, sample_ids in parts.items()
     ]
     request = _insert(session, model, caller, demand, resolution, placements)
     if request.matched == 0 and request.pending == 0:
@@ -191,7 +191,8 @@ def _resolved(session: orm.Session, model: tables.Model, demand: Demand) -> ledg
 
 def _checked_parts(
     session: orm.Session, model: tables.Model, demand: Demand, resolution: ledger.Resolution
-) -> dict[specs.ForgetKind, tuple[specs.UnlearningSpec, list[str]]]:
+) -> dict[specs.ForgetKind, list[str]]:
+    _check_method(demand.method)
     size = ledger.training_size(model)
     limit = models.policy_of(model).max_forget_share
     share = (len(resolution.labels) + ledger.erasures(session, model)) / max(size, 1)
@@ -201,15 +202,12 @@ def _checked_parts(
             f"the model's policy allows {limit:.1%}"
         )
         raise errors.Invalid("forget-budget-exceeded", detail)
-    parts = ledger.by_part(session, model, resolution.labels)
-    return {kind: (_method(kind, demand.method), ids) for kind, ids in parts.items()}
+    return ledger.by_part(session, model, resolution.labels)
 
 
-def _method(kind: specs.ForgetKind, pinned: Mapping[str, Any]) -> specs.UnlearningSpec:
+def _check_method(pinned: Mapping[str, Any]) -> None:
     try:
-        named = specs.UnlearningSpec.model_validate(pinned).method
-        default = specs.default_spec(kind, method=named).model_dump()
-        return specs.UnlearningSpec.model_validate({**default, **pinned})
+        recipes.check(pinned)
     except pydantic.ValidationError as error:
         problems = [
             errors.Problem("/method/" + "/".join(map(str, item["loc"])), item["type"], item["msg"])

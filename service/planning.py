@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from salun_core import specs
+from salun_core import recipes, specs
 from service import batches, database, errors, jobs, ledger, storage, tables
 
 
@@ -21,13 +21,14 @@ class Plan:
 
     ``forget_ids`` is the batch; ``previous_ids`` what earlier versions lack; ``withheld_ids`` what
     other batches are about to erase. The retain set is the training split without any of them.
+    ``recipes`` are the rungs of the ladder.
     """
 
     model: str
     dataset: str
     kind: specs.ForgetKind
     base_version: int
-    method: dict[str, Any]
+    recipes: Sequence[dict[str, Any]]
     forget_ids: Sequence[str]
     previous_ids: Sequence[str]
     withheld_ids: Sequence[str]
@@ -35,9 +36,9 @@ class Plan:
     target_digest: str
 
     @property
-    def spec(self) -> specs.UnlearningSpec:
-        """The recipe."""
-        return specs.UnlearningSpec.model_validate(self.method)
+    def ladder(self) -> list[specs.UnlearningSpec]:
+        """The recipes to try, one after another, until a result passes."""
+        return [specs.UnlearningSpec.model_validate(recipe) for recipe in self.recipes]
 
 
 def pinned(claimed: jobs.Claim) -> Plan:
@@ -53,8 +54,8 @@ def pinned(claimed: jobs.Claim) -> Plan:
                 "plan": stored.digest,
                 "base_version": plan.base_version,
                 "target_digest": plan.target_digest,
-                "method": plan.method,
-                "seed": plan.spec.seed,
+                "recipes": plan.recipes,
+                "seed": plan.ladder[0].seed,
             },
         )
     return Plan(**json.loads(storage.read(inputs["plan"])))
@@ -65,14 +66,18 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     if model.head is None:
         raise errors.Conflict("model-not-ready", f"model {model.name!r} has no head version")
     forget_ids = batches.sample_ids(session, batch.id)
+    kind: specs.ForgetKind = "class" if batch.kind == "class" else "samples"
+    previous_ids = _named(session, model, tables.Erasure.version.is_not(None))
+    left = ledger.training_size(model) - len(forget_ids) - len(previous_ids)
+    ladder = recipes.ladder(kind, len(forget_ids), left, batch.method)
     return Plan(
         model=model.name,
-        dataset=session.get_one(tables.Dataset, model.dataset_id).name,
-        kind="class" if batch.kind == "class" else "samples",
+        dataset=model.dataset.name,
+        kind=kind,
         base_version=model.head,
-        method=batch.method,
+        recipes=[spec.model_dump(mode="json") for spec in ladder],
         forget_ids=forget_ids,
-        previous_ids=_named(session, model, tables.Erasure.version.is_not(None)),
+        previous_ids=previous_ids,
         withheld_ids=_named(
             session,
             model,

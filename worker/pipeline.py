@@ -1,14 +1,19 @@
 """One unlearning job as a list of stages. This file is the story.
 
 claim (``worker.running``) → load → mask → unlearn → verify → judge → publish. Every stage that
-computes commits an artifact by digest; a later attempt skips what is committed already.
+computes commits an artifact by digest; a later attempt skips what is committed already. When the
+judgement is no, the stages run again with the next recipe of the plan's ladder.
 """
 
 import functools
 import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from salun_core import errors as core_errors
 from salun_core import specs
 from service import (
     acceptance,
@@ -26,6 +31,18 @@ from worker import leases, steps
 from worker.families import contract, registered
 
 MASK, UNLEARN, VERIFY, PUBLISH = "computing_saliency", "unlearning", "verifying", "publishing"
+_log = logging.getLogger("salun.worker")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What one recipe came to."""
+
+    spec: specs.UnlearningSpec
+    unlearned: Path
+    measured: specs.VerificationReport
+    verdict: acceptance.Verdict
+    seconds: dict[str, float]
 
 
 def run(lease: leases.Lease) -> None:
@@ -35,86 +52,151 @@ def run(lease: leases.Lease) -> None:
     if not plan.forget_ids:
         publication.nothing_left(claimed)
         return
-    _tell(lease, MASK)
     model, base = _base(plan)
     with storage.scratch(claimed.job_id, claimed.fence) as scratch:
-        stages = steps.Steps(lease, scratch)
         family = registered.FAMILIES[model.family]
-        prepared = family.prepare(plan, {file.path: file for file in base}, lease.enter("loading"))
+        files = {file.path: file for file in base}
+        prepared = family.prepare(plan, files, lease.enter("loading"))
+        stages = steps.Steps(lease, scratch)
+        tried = _climb(lease, stages, prepared, plan, models.policy_of(model))
+        best = min(tried, key=lambda one: len(one.verdict.failures))
 
-        mask = stages.run(MASK, prepared.compute_mask)
-        _tell(lease, UNLEARN)
-        checkpoints = stages.checkpoints(UNLEARN)
-        unlearned = stages.run(
-            UNLEARN, functools.partial(prepared.unlearn, mask, checkpoints=checkpoints)
-        )
-        _tell(lease, VERIFY)
-        report = stages.run(VERIFY, functools.partial(_verify, prepared, mask, unlearned))
-
-        policy = models.policy_of(model).acceptance
-        measured = specs.VerificationReport.model_validate_json(report.read_bytes())
-        verdict = acceptance.judge(measured, policy)
-        seconds = {
-            "mask": stages.run_seconds(MASK),
-            "unlearn": stages.run_seconds(UNLEARN),
-            "verify": stages.run_seconds(VERIFY),
-        }
         _tell(lease, PUBLISH)
         lease.enter(PUBLISH)
-        weights = artifacts.FileRef(artifacts.WEIGHTS, unlearned.name, unlearned.stat().st_size)
+        path = best.unlearned
+        weights = artifacts.FileRef(artifacts.WEIGHTS, path.name, path.stat().st_size)
         publication.publish(
             claimed,
             publication.Outcome(
                 base_version=plan.base_version,
                 files=family.new_files(base, weights),
-                report=_rendered(lease, plan, measured, verdict, seconds),
-                verdict=verdict,
+                report=_rendered(lease, plan, best, tried),
+                verdict=best.verdict,
             ),
         )
-        checkpoints.drop()
+        for one in tried:
+            if one is not best:
+                storage.remove(one.unlearned.name)
+
+
+def _climb(
+    lease: leases.Lease,
+    stages: steps.Steps,
+    prepared: contract.Prepared,
+    plan: planning.Plan,
+    policy: models.ModelPolicy,
+) -> list[Tried]:
+    """Recipe after recipe, until a result passes or the policy's time is over.
+
+    Raises NonFiniteLossError when no recipe gave finite weights.
+    """
+    tried: list[Tried] = []
+    diverged: core_errors.NonFiniteLossError | None = None
+    for rung, spec in enumerate(plan.ladder):
+        if rung and stages.total_seconds() > policy.max_job_seconds:
+            _log.warning("job %s: out of time after %d recipes", lease.claimed.job_id, rung)
+            break
+        try:
+            tried.append(_try(lease, stages, prepared, spec, rung, policy.acceptance))
+        except core_errors.NonFiniteLossError as error:
+            _log.warning("job %s: recipe %d diverged: %s", lease.claimed.job_id, rung, error)
+            diverged = error
+            continue
+        if tried[-1].verdict.passed:
+            break
+    if not tried and diverged is not None:
+        raise diverged
+    return tried
+
+
+def _try(
+    lease: leases.Lease,
+    stages: steps.Steps,
+    prepared: contract.Prepared,
+    spec: specs.UnlearningSpec,
+    rung: int,
+    policy: acceptance.AcceptancePolicy,
+) -> Tried:
+    """Mask → unlearn → verify → judge, by one recipe."""
+    mask_name, unlearn_name, verify_name = (
+        f"{stage}/{rung}" if rung else stage for stage in (MASK, UNLEARN, VERIFY)
+    )
+    _tell(lease, MASK)
+    mask = stages.run(MASK, mask_name, functools.partial(prepared.compute_mask, spec))
+    _tell(lease, UNLEARN)
+    checkpoints = stages.checkpoints(unlearn_name)
+    unlearn = functools.partial(prepared.unlearn, spec, mask, checkpoints=checkpoints)
+    unlearned = stages.run(UNLEARN, unlearn_name, unlearn)
+    checkpoints.drop()
+    _tell(lease, VERIFY)
+    verify = functools.partial(_verify, prepared, spec, mask, unlearned)
+    report = stages.run(VERIFY, verify_name, verify)
+    measured = specs.VerificationReport.model_validate_json(report.read_bytes())
+    seconds = {
+        "mask": stages.run_seconds(mask_name),
+        "unlearn": stages.run_seconds(unlearn_name),
+        "verify": stages.run_seconds(verify_name),
+    }
+    return Tried(spec, unlearned, measured, acceptance.judge(measured, policy), seconds)
 
 
 def _verify(
     prepared: contract.Prepared,
+    spec: specs.UnlearningSpec,
     mask: Path,
     unlearned: Path,
     path: Path,
     report: contract.Progress,
 ) -> None:
-    measured = prepared.verify(mask, unlearned, report)
+    measured = prepared.verify(spec, mask, unlearned, report)
     path.write_text(measured.model_dump_json())
 
 
 def _rendered(
-    lease: leases.Lease,
-    plan: planning.Plan,
-    measured: specs.VerificationReport,
-    verdict: acceptance.Verdict,
-    seconds: dict[str, float],
+    lease: leases.Lease, plan: planning.Plan, best: Tried, tried: Sequence[Tried]
 ) -> dict[str, Any]:
     """The report as it is kept: judged metrics, evidence, what the job was."""
-    judged = json.loads(verdict.model_dump_json())
+    judged = json.loads(best.verdict.model_dump_json())
     metrics = judged.pop("metrics")
     details = {
-        name: {"n": item.n, "detail": dict(item.detail)} for name, item in measured.metrics.items()
+        name: {"n": item.n, "detail": dict(item.detail)}
+        for name, item in best.measured.metrics.items()
     }
     return {
         "model": plan.model,
         "kind": plan.kind,
         "base_version": plan.base_version,
-        "method": plan.method,
-        "approximate": "approximate unlearning (SalUn, arXiv 2310.12508); not certified",
+        "method": best.spec.model_dump(mode="json"),
+        "approximate": _claim(best.spec.method),
         "metrics": {name: {**metrics.get(name, {}), **details.get(name, {})} for name in metrics},
         "evidence": {
-            **measured.evidence,
+            **best.measured.evidence,
             "forget_count": len(plan.forget_ids),
             "previous_count": len(plan.previous_ids),
             "target_digest": plan.target_digest,
             "run": steps.evidence(lease.claimed),
+            "recipes_tried": [
+                {
+                    "spec": one.spec.model_dump(mode="json"),
+                    "passed": one.verdict.passed,
+                    "failures": list(one.verdict.failures),
+                    "seconds": one.seconds,
+                }
+                for one in tried
+            ],
         },
-        "seconds": seconds,
+        "seconds": {stage: sum(one.seconds[stage] for one in tried) for stage in tried[0].seconds},
         "verdict": judged,
     }
+
+
+def _claim(method: specs.MethodName) -> str:
+    """What may be said of the result, and what not."""
+    if method == "retrain":
+        return "retrained from scratch without the data; not certified"
+    if method in ("salun", "salun_soft"):
+        return "approximate unlearning (SalUn, arXiv 2310.12508); not certified"
+    return f"approximate unlearning ({method}); not certified"
 
 
 def _base(plan: planning.Plan) -> tuple[tables.Model, list[artifacts.FileRef]]:

@@ -21,17 +21,19 @@ class Steps:
         self._scratch = scratch
         self._done = jobs.steps(lease.claimed.job_id)
 
-    def run(self, name: str, produce: Callable[[Path, core_progress.Progress], None]) -> Path:
-        """The stage's artifact: from the store if it is there whole, else made now.
+    def run(
+        self, stage: str, name: str, produce: Callable[[Path, core_progress.Progress], None]
+    ) -> Path:
+        """The artifact of that name: from the store if it is there whole, else made now.
 
-        ``produce`` writes it to the path that it is given.
+        ``produce`` writes it to the path that it is given; meanwhile the job shows ``stage``.
         """
-        progress = self._lease.enter(name)
+        progress = self._lease.enter(stage)
         done = self._done.get(name)
         if done is not None and storage.is_intact(done.artifact_digest):
             return storage.path_of(done.artifact_digest)
         began = time.monotonic()
-        path = self._scratch / name
+        path = self._scratch / name.replace("/", "-")
         produce(path, progress)
         stored = storage.put_file(path)
         path.unlink()
@@ -43,6 +45,10 @@ class Steps:
     def run_seconds(self, name: str) -> float:
         """How long a finished stage took, in the attempt that finished it."""
         return self._done[name].run_seconds
+
+    def total_seconds(self) -> float:
+        """How long all finished stages took."""
+        return sum(step.run_seconds for step in self._done.values())
 
     def checkpoints(self, name: str) -> "StoredCheckpoints":
         """Where a long stage keeps its state between epochs."""

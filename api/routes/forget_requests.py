@@ -9,7 +9,7 @@ import fastapi
 from fastapi import responses, sse
 from starlette import concurrency
 
-from api import auth, bodies, events, presenting, relay, sessions, waiting
+from api import auth, bodies, events, presenting, relay, reports, sessions, waiting
 from api.schemas import base
 from api.schemas import forget_requests as schemas
 from service import (
@@ -19,6 +19,8 @@ from service import (
     fulfilment,
     idempotency,
     request_views,
+    tables,
+    versions,
 )
 
 router = fastapi.APIRouter(prefix="/v1/forget-requests", tags=["forget requests"])
@@ -174,10 +176,17 @@ def deny(
     return presenting.forget_request(request_views.view(session, held))
 
 
-@router.get("/{request_id}/report")
-def report(session: sessions.Session, _: auth.Reader, request_id: uuid.UUID) -> dict[str, Any]:
-    """The verification report, passed or not; 409 while there is none."""
-    return request_views.report(session, forget_requests.by_id(session, request_id))
+@router.get("/{request_id}/report", response_model=dict[str, Any], responses=reports.OPENAPI)
+def report(
+    request: fastapi.Request, _: auth.Reader, request_id: uuid.UUID, form: reports.Form = None
+) -> responses.Response:
+    """The verification report, passed or not, as JSON or as a page; 409 while there is none."""
+    with database.transaction() as session:
+        held = forget_requests.by_id(session, request_id)
+        found = request_views.report(session, held)
+        model = session.get_one(tables.Model, held.model_id)
+        version = versions.by_number(session, model, found["version"])
+    return reports.answer(request, form, found, version)
 
 
 @router.get(

@@ -9,7 +9,7 @@ import pydantic
 from fastapi import responses
 from starlette import concurrency
 
-from api import auth, presenting, sessions, waiting
+from api import auth, presenting, reports, sessions, waiting
 from api.schemas import base, registry
 from service import (
     aliases,
@@ -107,15 +107,24 @@ def manifest(
     return responses.Response(version.manifest, media_type="application/json", headers=headers)
 
 
-@router.get("/models/{model}/versions/{number}/report")
+@router.get(
+    "/models/{model}/versions/{number}/report",
+    response_model=dict[str, Any],
+    responses=reports.OPENAPI,
+)
 def report(
-    session: sessions.Session, _: auth.Puller, model: base.Name, number: Number
-) -> dict[str, Any]:
-    """The verification report of an unlearned version, passed or not."""
-    version = _servable(session, model, number)[1]
+    request: fastapi.Request,
+    _: auth.Puller,
+    model: base.Name,
+    number: Number,
+    form: reports.Form = None,
+) -> responses.Response:
+    """The verification report of an unlearned version, passed or not, as JSON or as a page."""
+    with database.transaction() as session:
+        version = _servable(session, model, number)[1]
     if version.report is None:
         raise errors.NotFound("report-not-found", f"version {number} was uploaded, not unlearned")
-    return version.report
+    return reports.answer(request, form, version.report, version)
 
 
 @router.post("/models/{model}/versions/{number}/revoke", response_model=registry.VersionOut)

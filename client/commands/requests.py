@@ -121,16 +121,41 @@ def watch(
 
 def report(
     request_id: RequestId,
+    html: Annotated[
+        str | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Also write it as one HTML page with plots; - for standard output, alone",
+        ),
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Show the page in the browser")] = False,
     url: session.Url = None,
     key: session.Key = None,
     as_json: session.AsJson = False,
 ) -> None:
     """Show what was measured on the new version, and the verdict.
 
-    Example: salun report 01a3…
+    Examples:
+
+    salun report 01a3…
+
+    salun report 01a3… --html report.html --open
     """
+    path = http.path("v1", "forget-requests", request_id, "report")
     with session.opened(url, key, as_json=as_json) as api:
-        found = api.get(http.path("v1", "forget-requests", request_id, "report"))
+        if html == "-":
+            if as_json or open_page:
+                raise errors.ClientError("--html - writes the page alone: got --json or --open too")
+            typer.echo(reports.page(api, path), nl=False)
+            return
+        found = api.get(path)
+        if html is not None or open_page:
+            named = None if html is None else Path(html)
+            written = reports.write_page(reports.page(api, path), named)
+            console.err.print(f"wrote {written}", markup=False)
+            if open_page:
+                reports.open_page(written)
     if as_json:
         console.print_json(found)
     else:

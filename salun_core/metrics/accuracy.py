@@ -65,6 +65,15 @@ def paired_drop(before: torch.Tensor, after: torch.Tensor) -> tuple[float, float
     return drop, math.sqrt(variance / (count + 2))
 
 
+def share_standard_error(share: float, count: float) -> float:
+    """Standard error of a share of ``count`` samples: sqrt(p (1 − p)/n).
+
+    Half a success and half a failure are added so that it is not 0 at 0 or 1.
+    """
+    smoothed = (share * count + 0.5) / (count + 1.0)
+    return math.sqrt(smoothed * (1.0 - smoothed) / count)
+
+
 def proportion_standard_error(
     first: float, n_first: float, second: float, n_second: float
 ) -> float:

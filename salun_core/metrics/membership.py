@@ -1,7 +1,7 @@
 """Membership inference: would an attacker call the forgotten samples training data?
 
-Both attacks are trained on a balanced pool of retain samples (members) and test samples
-(non-members), neither of which is the forget or the holdout set.
+The attacks are trained on retain samples (members) and as many test samples (non-members); the
+forget and the holdout set are neither.
 """
 
 import dataclasses
@@ -68,6 +68,22 @@ def confidence_svc_attack(pools: Pools) -> Attack:
     return _fit(svm.SVC(C=3, gamma="auto", kernel="rbf"), pools)
 
 
+def loss_threshold_attack(member_losses: torch.Tensor) -> Attack:
+    """Whoever has a larger loss than the mean member is unseen (Yeom et al., arXiv 1709.01604).
+
+    Args:
+        member_losses: float (N,), N >= 1, cross-entropy of retain samples; the attack takes
+            losses too.
+
+    Example:
+        >>> loss_threshold_attack(torch.tensor([0.0, 1.0])).calls_non_member(
+        ...     torch.tensor([0.4, 0.6])
+        ... ).tolist()
+        [False, True]
+    """
+    return _Threshold(member_losses.double().mean().item())
+
+
 def mia_efficacy(attack: Attack, scores: torch.Tensor, weights: torch.Tensor) -> float:
     """Weighted share of samples that the attack takes for unseen, in [0, 1].
 
@@ -103,6 +119,14 @@ class _Fitted:
 
     def calls_non_member(self, scores: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(self._model.predict(_column(scores)) == 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Threshold:
+    highest_member_loss: float
+
+    def calls_non_member(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores.double() > self.highest_member_loss
 
 
 def _fit(model: pipeline.Pipeline | svm.SVC, pools: Pools) -> Attack:

@@ -103,3 +103,14 @@ def refused_labels(data: UnlearningData) -> tuple[int, ...]:
     kept = set(data.retain_set.labels.tolist())
     erased = set(data.forget_set.labels.tolist()) | set(data.excluded_labels)
     return tuple(sorted((erased - kept) | set(data.excluded_labels)))
+
+
+def given(figure: float | None, name: str) -> float:
+    """A figure of the recipe that the method cannot do without.
+
+    Raises:
+        InvalidInputError: the recipe is another method's and has none.
+    """
+    if figure is None:
+        raise errors.InvalidInputError(f"got a recipe without {name}, expected a number")
+    return figure

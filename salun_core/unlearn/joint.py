@@ -1,6 +1,9 @@
-"""Joint steps: one forward pass of a retain and a forget batch, cross-entropy on both.
+"""Joint steps: one forward pass of a retain and a forget batch.
 
-loss = CE(retain batch) + ``forget_weight`` · soft CE(forget batch, target distributions).
+loss = CE(retain batch) + ``forget_weight`` · (soft CE(forget batch, target distributions)
++ ``score_weight`` · Huber(s, t)), with s the logit-scaled confidence and t the wanted one. Cross-
+entropy alone hardly moves a sample from 99.99 % to 99.7 %, but an attack that ranks confidences
+sees the difference as well as any other.
 """
 
 from collections.abc import Iterator
@@ -10,11 +13,13 @@ from torch.nn import functional
 
 from salun_core import (
     batchnorm,
+    confidence,
     images,
     inference,
     masks,
     preprocessing,
     progress,
+    recipes,
     specs,
 )
 from salun_core.unlearn import contract, finetune, targets, training
@@ -41,7 +46,7 @@ def train(
     state = {f"{n}.{k}": v for n, (_, t) in enumerate(groups) for k, v in t.state().items()}
     run = training.Training(net, config, mask, spec, steps, report, checkpoints, state)
     for epoch in run.epochs():
-        forget_batches = _endless(len(erased), spec, epoch)
+        forget_batches = _endless(len(erased), steps, spec, epoch)
         for rows in images.shuffled_batches(
             len(data.retain_set), spec.batch_size, spec.seed, "retain", epoch
         ):
@@ -81,8 +86,10 @@ def _groups(
     return groups
 
 
-def _endless(count: int, spec: specs.UnlearningSpec, epoch: int) -> Iterator[torch.Tensor]:
-    size = max(1, min(count, spec.batch_size // 2))
+def _endless(
+    count: int, steps: int, spec: specs.UnlearningSpec, epoch: int
+) -> Iterator[torch.Tensor]:
+    size = recipes.forget_batch_size(count, steps, spec.batch_size)
     turn = 0
     while True:
         yield from images.shuffled_batches(count, size, spec.seed, "forget", epoch, turn)
@@ -97,7 +104,8 @@ def _step(
     forget_rows: torch.Tensor,
     groups: list[_Group],
 ) -> None:
-    wanted = _distributions(groups, forget_rows).to(run.device)
+    wanted, scores = (part.to(run.device) for part in _wanted(groups, forget_rows))
+    erased_labels = erased.labels[forget_rows].to(run.device)
     labels = retain_set.labels[retain_rows].to(run.device)
     inputs = run.inputs(torch.cat([retain_set.images[retain_rows], erased.images[forget_rows]]))
     count = len(retain_rows)
@@ -107,24 +115,45 @@ def _step(
             logits = run.net(inputs)
         return {
             "retain": functional.cross_entropy(logits[:count], labels),
-            "forget": run.spec.forget_weight * functional.cross_entropy(logits[count:], wanted),
+            "forget": run.spec.forget_weight
+            * _forget_loss(logits[count:], erased_labels, wanted, scores, run.spec.score_weight),
         }
 
     run.step(losses)
 
 
-def _distributions(groups: list[_Group], rows: torch.Tensor) -> torch.Tensor:
-    """Targets (len(rows), K) of these positions in the erased set, whatever their group."""
-    found: torch.Tensor | None = None
+def _forget_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    wanted: torch.Tensor,
+    scores: torch.Tensor,
+    score_weight: float,
+) -> torch.Tensor:
+    loss = functional.cross_entropy(logits, wanted)
+    matched = ~torch.isnan(scores)
+    if score_weight == 0.0 or not bool(matched.any()):
+        return loss
+    got = confidence.logit_scaled_confidence(logits[matched], labels[matched])
+    # The sum over the matched ones by the size of the whole batch: every sample weighs the same.
+    distance = functional.huber_loss(got, scores[matched], reduction="sum") / len(labels)
+    return loss + score_weight * distance
+
+
+def _wanted(groups: list[_Group], rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Targets (len(rows), K) and wanted confidences (len(rows),) at these positions."""
+    distributions: torch.Tensor | None = None
+    scores = torch.full((len(rows),), float("nan"))
     for members, wanted in groups:
         place = torch.searchsorted(members, rows).clamp(max=len(members) - 1)
         mine = members[place] == rows
         part = wanted.distributions(place[mine])
-        found = torch.zeros(len(rows), part.shape[1]) if found is None else found
-        found[mine] = part
-    if found is None:
+        if distributions is None:
+            distributions = torch.zeros(len(rows), part.shape[1])
+        distributions[mine] = part
+        scores[mine] = wanted.scores(place[mine])
+    if distributions is None:
         raise AssertionError("no erased sample")
-    return found
+    return distributions, scores
 
 
 def _correct(

@@ -5,12 +5,32 @@ from collections.abc import Mapping
 import torch
 
 from salun_core import errors, masked_step, masks, progress, specs
-from salun_core.unlearn import contract, finetune, random_label, retrain, salun
+from salun_core.unlearn import (
+    boundary_expand,
+    boundary_shrink,
+    contract,
+    finetune,
+    fisher_forgetting,
+    gradient_ascent,
+    influence,
+    l1_sparse,
+    random_label,
+    retrain,
+    salun,
+    salun_soft,
+)
 
 METHODS: Mapping[specs.MethodName, contract.Method] = {
     "salun": salun.unlearn,
+    "salun_soft": salun_soft.unlearn,
     "random_label": random_label.unlearn,
     "finetune": finetune.unlearn,
+    "gradient_ascent": gradient_ascent.unlearn,
+    "l1_sparse": l1_sparse.unlearn,
+    "influence": influence.unlearn,
+    "fisher_forgetting": fisher_forgetting.unlearn,
+    "boundary_shrink": boundary_shrink.unlearn,
+    "boundary_expand": boundary_expand.unlearn,
     "retrain": retrain.unlearn,
 }
 

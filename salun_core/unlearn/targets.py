@@ -22,6 +22,9 @@ class Targets(Protocol):
     def distributions(self, rows: torch.Tensor) -> torch.Tensor:
         """Probabilities, float32 (len(rows), K), of the samples at these positions."""
 
+    def scores(self, rows: torch.Tensor) -> torch.Tensor:
+        """Wanted logit-scaled confidences, float32 (len(rows),); NaN where none is wanted."""
+
     def correct(self, erased_logits: torch.Tensor, holdout_logits: torch.Tensor) -> None:
         """Close the loop after an epoch: shift the targets by what is still missing."""
 
@@ -72,9 +75,13 @@ class Matched:
 
     def distributions(self, rows: torch.Tensor) -> torch.Tensor:
         """See :class:`Targets`."""
-        share = torch.sigmoid(self._confidence[rows].clamp(_LOWEST, _HIGHEST)).unsqueeze(1)
+        share = torch.sigmoid(self.scores(rows)).unsqueeze(1)
         targets = self._others[rows] * (1.0 - share)
         return targets.scatter(1, self._labels[rows].unsqueeze(1), share)
+
+    def scores(self, rows: torch.Tensor) -> torch.Tensor:
+        """See :class:`Targets`."""
+        return self._confidence[rows].clamp(_LOWEST, _HIGHEST)
 
     def correct(self, erased_logits: torch.Tensor, holdout_logits: torch.Tensor) -> None:
         """See :class:`Targets`."""
@@ -119,6 +126,10 @@ class Redistributed:
     def distributions(self, rows: torch.Tensor) -> torch.Tensor:
         """See :class:`Targets`."""
         return self._targets[rows]
+
+    def scores(self, rows: torch.Tensor) -> torch.Tensor:
+        """See :class:`Targets`; no confidence is wanted: the lower the better."""
+        return torch.full((len(rows),), float("nan"))
 
     def correct(self, erased_logits: torch.Tensor, holdout_logits: torch.Tensor) -> None:
         """See :class:`Targets`; nothing to correct."""

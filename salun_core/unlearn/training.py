@@ -113,14 +113,7 @@ class Training:
         )
 
     def _learning_rate(self) -> float:
-        """Linear warm-up, then linear to 0 or constant."""
-        warmup = self.spec.warmup_fraction * self.total_steps
-        if self.steps + 1 < warmup:
-            return self.spec.learning_rate * (self.steps + 1) / warmup
-        if self.spec.decay == "constant":
-            return self.spec.learning_rate
-        left = (self.total_steps - self.steps) / max(1.0, self.total_steps - warmup + 1.0)
-        return self.spec.learning_rate * min(1.0, left)
+        return learning_rate(self.spec, self.steps, self.total_steps)
 
     def _mean(self, name: str) -> float:
         values, self._parts[name] = self._parts[name], []
@@ -148,6 +141,17 @@ class Training:
         self._losses = [(float(r), float(f)) for r, f in state[_LOSSES].tolist()]
         self.steps = epochs_done * self._steps_per_epoch
         return epochs_done
+
+
+def learning_rate(spec: specs.UnlearningSpec, steps_done: int, total_steps: int) -> float:
+    """That of the next step: linear warm-up, then linear to 0 or constant."""
+    warmup = spec.warmup_fraction * total_steps
+    if steps_done + 1 < warmup:
+        return spec.learning_rate * (steps_done + 1) / warmup
+    if spec.decay == "constant":
+        return spec.learning_rate
+    left = (total_steps - steps_done) / max(1.0, total_steps - warmup + 1.0)
+    return spec.learning_rate * min(1.0, left)
 
 
 def _part(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

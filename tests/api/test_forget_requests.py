@@ -236,7 +236,7 @@ def test_an_open_batch_can_be_left_until_it_is_sealed(api: conftest.Api) -> None
 def test_a_failed_gate_keeps_the_version_staged_and_says_why(api: conftest.Api) -> None:
     """Steps too small to forget anything: the default gates must refuse the result."""
     model = api.model()
-    idle = {**conftest.QUICK, "learning_rate": 1e-7}
+    idle = {**conftest.QUICK, "method": "salun", "learning_rate": 1e-7}
     answer = api.forget(model, {"kind": "class", "label": "zero"}, method=idle).json()
     ended = api.ended(answer["id"])
     job = api.http.get(f"/v1/jobs/{ended['job_id']}").json()
@@ -260,6 +260,26 @@ def test_a_failed_gate_keeps_the_version_staged_and_says_why(api: conftest.Api) 
     assert stale.status_code == 412
     denied = api.http.post(f"{path}/deny", json=body, headers={"If-Match": etag})
     assert (denied.status_code, denied.json()["status"]) == (200, "denied")
+
+
+def test_the_next_recipe_is_tried_when_the_first_fails(api: conftest.Api) -> None:
+    """Steps too small to forget anything, then retraining, which forgets by construction."""
+    erased = {"tolerance": 0.01, "side": "not_below", "target": 1.0, "use_standard_error": False}
+    gates = {"samples": {}, "whole_class": {"unlearning_accuracy": erased}, "previous": {}}
+    model = api.model({"acceptance": gates})
+    idle = {**conftest.QUICK, "learning_rate": 1e-7}
+    ended = api.ended(
+        api.forget(model, {"kind": "class", "label": "zero"}, method=idle).json()["id"]
+    )
+    assert ended["status"] == "completed"
+    report = api.http.get(f"/v1/forget-requests/{ended['id']}/report").json()
+    tried = report["evidence"]["recipes_tried"]
+    assert [one["spec"]["method"] for one in tried] == ["salun", "retrain"]
+    assert [one["passed"] for one in tried] == [False, True]
+    assert "unlearning_accuracy" in tried[0]["failures"][0]
+    assert report["method"]["method"] == "retrain"
+    steps = [step["name"] for step in api.http.get(f"/v1/jobs/{ended['job_id']}").json()["steps"]]
+    assert {"unlearning", "unlearning/1", "verifying/1"} <= set(steps)
 
 
 def test_a_cancelled_job_leaves_the_duty(api: conftest.Api) -> None:

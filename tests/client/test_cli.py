@@ -247,6 +247,44 @@ def test_a_report_shows_before_and_after(salun: Call, finished: dict[str, Any]) 
     assert max(map(len, shown.stdout.splitlines())) <= 160
 
 
+def test_a_report_is_written_as_a_page(
+    salun: Call, finished: dict[str, Any], tmp_path: Path
+) -> None:
+    target = tmp_path / "report.html"
+    target.write_text("an older one", encoding="utf-8")
+    shown = salun("report", finished["id"], "--html", target)
+    assert shown.returncode == 0, shown.stderr
+    assert "verdict" in shown.stdout  # the table comes all the same
+    assert str(target) in shown.stderr
+    page = target.read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert page.rstrip().endswith("</html>")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert salun("report", finished["id"], "--html", "-").stdout == page
+    as_json = salun("report", finished["id"], "--html", target, "--json")
+    assert last_object(as_json)["model"] == finished["model"]
+
+    nowhere = salun("report", finished["id"], "--html", tmp_path / "none" / "report.html")
+    assert nowhere.returncode == 1
+    assert nowhere.stderr.startswith("error cannot write")
+    both = salun("report", finished["id"], "--html", "-", "--json")
+    assert both.returncode == 1
+    assert "alone" in last_object(both)["error"]["detail"]
+
+
+def test_a_report_opens_in_the_browser(
+    salun: Call, finished: dict[str, Any], tmp_path: Path
+) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text('#!/bin/sh\necho "$1" > "$0.seen"\n', encoding="utf-8")
+    browser.chmod(0o700)
+    environment = {"BROWSER": f"{browser} %s", "TMPDIR": str(tmp_path)}
+    assert salun("report", finished["id"], "--open", **environment).returncode == 0
+    opened = Path((tmp_path / "browser.seen").read_text().strip().removeprefix("file://"))
+    assert opened.parent.parent == tmp_path
+    assert opened.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
 def test_pull_brings_the_published_files_and_reports(
     salun: Call, served: str, net: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,5 @@
 import math
+import typing
 
 import pydantic
 import pytest
@@ -107,6 +108,46 @@ def test_default_recipes_follow_the_kind() -> None:
     assert specs.default_spec("class", seed=3).targets == "redistribute"
     assert specs.default_spec("class", seed=3).seed == 3
     assert specs.default_spec("samples", method="retrain").mask == "none"
+
+
+@pytest.mark.parametrize("kind", ["samples", "class"])
+@pytest.mark.parametrize("method", typing.get_args(specs.MethodName))
+def test_every_method_has_a_recipe_that_survives_pinning(
+    method: specs.MethodName, kind: specs.ForgetKind
+) -> None:
+    spec = specs.default_spec(kind, method=method, seed=3)
+    assert (spec.method, spec.seed) == (method, 3)
+    pinned = {"method": method, "batch_size": 32}
+    assert specs.UnlearningSpec.model_validate(pinned).alpha == spec.alpha
+    merged = specs.UnlearningSpec.model_validate({**spec.model_dump(mode="json"), **pinned})
+    assert merged == spec.model_copy(update={"batch_size": 32})
+
+
+def test_a_methods_own_figure_is_written_into_its_recipe() -> None:
+    assert specs.UnlearningSpec(method="influence").model_dump()["alpha"] == 5.0
+    assert specs.UnlearningSpec(method="influence", alpha=2.0).alpha == 2.0
+    assert specs.UnlearningSpec(method="salun_soft").beta == 0.01
+    assert specs.UnlearningSpec().alpha is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alpha": 0.5}, r"got alpha 0\.5 for salun, expected it for l1_sparse, influence, fish"),
+        (
+            {"method": "influence", "beta": 0.5},
+            "got beta 0.5 for influence, expected it for salun_",
+        ),
+        ({"method": "l1_sparse", "alpha": None}, "got alpha null for l1_sparse, expected a number"),
+        ({"method": "l1_sparse", "alpha": 0.0}, "alpha"),
+        ({"method": "esd"}, "method"),
+        ({"method": ["salun"]}, "method"),
+        ([], "dictionary"),
+    ],
+)
+def test_a_figure_that_the_method_does_not_have_is_refused(change: object, message: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match=message):
+        specs.UnlearningSpec.model_validate(change)
 
 
 @pytest.mark.parametrize("change", [{"density": 0.0}, {"epochs": 0}, {"learning_rate": math.inf}])

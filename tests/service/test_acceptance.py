@@ -1,4 +1,5 @@
 import math
+from collections.abc import Mapping
 
 import pytest
 
@@ -33,11 +34,20 @@ def samples_report(**changes: specs.Measurement | None) -> specs.VerificationRep
     )
 
 
-def class_report(value: float) -> specs.VerificationReport:
+def class_report(
+    changes: Mapping[str, specs.Measurement | None] | None = None,
+    evidence: Mapping[str, object] | None = None,
+) -> specs.VerificationReport:
     names = ("frozen_weights_unchanged", "retain_accuracy", "test_accuracy", "max_class_drop")
-    metrics = {name: samples_report().metrics[name] for name in names}
-    metrics["unlearning_accuracy"] = measured(value, 1.0)
-    return specs.VerificationReport(kind="class", metrics=metrics, evidence={}, seconds={})
+    metrics: dict[str, specs.Measurement | None] = {
+        **{name: samples_report().metrics[name] for name in names},
+        "unlearning_accuracy": measured(1.0, 1.0),
+        "relearn_delay": measured(20.0, 3.0),
+        "head_bias_shortcut": measured(0.0, 0.0, 0.0),
+        **(changes or {}),
+    }
+    kept = {name: metric for name, metric in metrics.items() if metric is not None}
+    return specs.VerificationReport(kind="class", metrics=kept, evidence=evidence or {}, seconds={})
 
 
 def test_good_report_passes_every_gate() -> None:
@@ -130,8 +140,68 @@ def test_ungated_metric_is_shown_and_not_judged() -> None:
 
 
 def test_class_must_be_gone_whatever_the_sampling_error() -> None:
-    assert acceptance.judge(class_report(0.99), POLICY).passed
-    assert not acceptance.judge(class_report(0.989), POLICY).passed
+    assert acceptance.judge(
+        class_report({"unlearning_accuracy": measured(0.99, 1.0)}), POLICY
+    ).passed
+    assert not acceptance.judge(
+        class_report({"unlearning_accuracy": measured(0.989, 1.0)}), POLICY
+    ).passed
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("relearn_delay", measured(2.0, 3.0)),
+        ("relearn_delay", measured(1.0, 2.0)),
+        ("head_bias_shortcut", measured(0.03, 0.0, 0.0)),
+        ("head_bias_shortcut", measured(0.5, 0.0, 0.07)),
+    ],
+)
+def test_class_that_is_only_hidden_is_refused(name: str, metric: specs.Measurement) -> None:
+    verdict = acceptance.judge(class_report({name: metric}), POLICY)
+    assert [line.split(":")[0] for line in verdict.failures] == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("relearn_delay", measured(3.0, 3.0)),  # as soon as the least, and not sooner
+        ("relearn_delay", measured(2.0, 2.0)),  # the retrained net at hand needs no more
+        ("relearn_delay", measured(50.0, 3.0)),
+        ("head_bias_shortcut", measured(0.02, 0.0, 0.0)),
+        ("head_bias_shortcut", measured(0.04, 0.0, 0.02)),  # .02 + 1.64 · .02 = .0528
+    ],
+)
+def test_class_that_is_gone_passes(name: str, metric: specs.Measurement) -> None:
+    assert acceptance.judge(class_report({name: metric}), POLICY).passed
+
+
+def test_only_a_head_that_is_not_there_excuses() -> None:
+    """A missing figure is refused unless the report says why, and then only where nets differ."""
+    told = {"not_measured": {"head_bias_shortcut": "no linear layer", "relearn_delay": "no time"}}
+    without = {"head_bias_shortcut": None}
+    assert acceptance.judge(class_report(without, told), POLICY).passed
+    refused = acceptance.judge(class_report(without), POLICY)
+    assert refused.failures == ("head_bias_shortcut: got nothing, expected a measurement",)
+    assert not acceptance.judge(class_report({"relearn_delay": None}, told), POLICY).passed
+    bad = measured(0.9, 0.0, 0.0)  # an excuse beside a figure is none
+    assert not acceptance.judge(class_report({"head_bias_shortcut": bad}, told), POLICY).passed
+
+
+def test_resurfacing_is_gated_by_the_strict_policy_alone() -> None:
+    back, below = measured(0.2, 0.0, 0.04), measured(-0.2, 0.0, 0.04)
+    for report in (samples_report(resurfacing=back), class_report({"resurfacing": back})):
+        assert acceptance.judge(report, POLICY).passed
+        verdict = acceptance.judge(report, acceptance.STRICT)
+        assert verdict.failures == (
+            "resurfacing: got 0.2000, expected at most 0.0956",  # .03 + 1.64 · .04
+        )
+    assert acceptance.judge(samples_report(resurfacing=below), acceptance.STRICT).passed
+    assert not acceptance.judge(samples_report(), acceptance.STRICT).passed
+    for name, gate in POLICY.samples.items():
+        assert acceptance.STRICT.samples[name] == gate
+    for name, gate in POLICY.whole_class.items():
+        assert acceptance.STRICT.whole_class[name] == gate
 
 
 def test_earlier_erasures_are_judged_where_there_are_any() -> None:
@@ -153,5 +223,8 @@ def test_tightened_changes_only_what_it_names() -> None:
     assert policy.whole_class["retain_accuracy"].tolerance == 0.001
     assert policy.samples["test_accuracy"] == POLICY.samples["test_accuracy"]
     assert POLICY.samples["retain_accuracy"].tolerance == 0.01
+    tight = POLICY.tightened({"head_bias_shortcut": 0.0}).whole_class["head_bias_shortcut"]
+    assert tight.tolerance == 0.0
+    assert tight.if_measurable
     with pytest.raises(ValueError, match="nonesuch"):
         POLICY.tightened({"nonesuch": 0.1})

@@ -1,9 +1,9 @@
 """Image classifiers in timm's hub layout: ``config.json`` and ``model.safetensors``."""
 
 import copy
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from worker.families import contract
 _BUFFERS, _DETAIL = "changed_buffers", "detail"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class PreparedClassifier:
     """The original net and the sets of a plan, in memory."""
 
@@ -38,9 +38,10 @@ class PreparedClassifier:
     original: torch.nn.Module
     sets: Mapping[str, images.ImageSet]
 
-    def compute_mask(self, path: Path, report: contract.Progress) -> None:
+    def compute_mask(
+        self, spec: specs.UnlearningSpec, path: Path, report: contract.Progress
+    ) -> None:
         """Write the bit-packed mask, or an empty file where the recipe uses none."""
-        spec = self.plan.spec
         if spec.mask == "none":
             weights.write(path, {}, {"mask": "none"})
             return
@@ -57,6 +58,7 @@ class PreparedClassifier:
 
     def unlearn(
         self,
+        spec: specs.UnlearningSpec,
         mask: Path,
         path: Path,
         report: contract.Progress,
@@ -71,17 +73,20 @@ class PreparedClassifier:
             previous_set=self.sets["previous"],
             excluded_labels=tuple(self.plan.excluded_labels),
         )
-        result = methods.unlearn(
-            net, self.config, data, _mask(mask), self.plan.spec, report, checkpoints
-        )
+        result = methods.unlearn(net, self.config, data, _mask(mask), spec, report, checkpoints)
+        detail = {
+            "steps": result.steps,
+            "losses": [dataclasses.asdict(epoch) for epoch in result.losses],
+            **result.detail,
+        }
         metadata = {
             _BUFFERS: json.dumps(result.changed_buffers),
-            _DETAIL: json.dumps({"steps": result.steps, **result.detail}, sort_keys=True),
+            _DETAIL: json.dumps(detail, sort_keys=True),
         }
         weights.write(path, net.cpu().state_dict(), metadata)
 
     def verify(
-        self, mask: Path, unlearned: Path, report: contract.Progress
+        self, spec: specs.UnlearningSpec, mask: Path, unlearned: Path, report: contract.Progress
     ) -> specs.VerificationReport:
         """Measure the unlearned net, read back from what will be served."""
         metadata = weights.read_metadata(unlearned)
@@ -89,7 +94,7 @@ class PreparedClassifier:
             kind=self.plan.kind,
             mask=_mask(mask),
             changed_buffers=tuple(json.loads(metadata[_BUFFERS])),
-            spec=self.plan.spec,
+            spec=spec,
             excluded_labels=tuple(self.plan.excluded_labels),
         )
         splits = verification.Splits(

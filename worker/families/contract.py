@@ -1,27 +1,34 @@
 """What the pipeline needs of a model family. One adapter a family; the pipeline knows only this."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from salun_core import progress, specs
 from service import artifacts, planning
 
-Progress = Callable[[int, int], None]
+Progress = progress.Progress
 
 
 class Prepared(Protocol):
     """A loaded job: the original net and the sets of its plan."""
 
-    def compute_mask(self, path: Path, report: Progress) -> None:
-        """Write the saliency mask."""
+    def compute_mask(self, spec: specs.UnlearningSpec, path: Path, report: Progress) -> None:
+        """Write the mask of a recipe."""
 
     def unlearn(
-        self, mask: Path, path: Path, report: Progress, checkpoints: progress.Checkpoints
+        self,
+        spec: specs.UnlearningSpec,
+        mask: Path,
+        path: Path,
+        report: Progress,
+        checkpoints: progress.Checkpoints,
     ) -> None:
         """Write the unlearned weights."""
 
-    def verify(self, mask: Path, unlearned: Path, report: Progress) -> specs.VerificationReport:
+    def verify(
+        self, spec: specs.UnlearningSpec, mask: Path, unlearned: Path, report: Progress
+    ) -> specs.VerificationReport:
         """Measure the unlearned net beside the original."""
 
 

@@ -57,3 +57,11 @@ def test_effective_size() -> None:
 def test_shapes_are_checked(rows: tuple[int, ...], labels: int) -> None:
     with pytest.raises(errors.InvalidDataError, match="expected"):
         accuracy.accuracy(torch.zeros(rows), torch.zeros(labels, dtype=torch.int64))
+
+
+def test_share_has_its_binomial_error() -> None:
+    """Simulated: the spread of p̂ for n = 200, p = .1."""
+    generator = torch.Generator().manual_seed(0)
+    shares = (torch.rand(4000, 200, generator=generator) < 0.1).double().mean(dim=1)
+    assert accuracy.share_standard_error(0.1, 200) == pytest.approx(shares.std().item(), rel=0.05)
+    assert 0.0 < accuracy.share_standard_error(0.0, 200) < 0.01

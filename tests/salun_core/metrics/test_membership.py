@@ -64,3 +64,14 @@ def test_rate_of_unseen_samples_is_the_false_positive_rate() -> None:
     ]
     assert np.mean(found) == pytest.approx(0.01, abs=0.002)
     assert membership.true_positive_rate_at(torch.ones(5), torch.zeros(100)) == 1.0
+
+
+def test_loss_threshold_is_the_mean_member() -> None:
+    """Yeom et al.: unseen is who loses more than the mean of the members, here (0 + .2 + 1)/3 = .4.
+
+    Of losses .5, .3 and .1 one of three is above.
+    """
+    attack = membership.loss_threshold_attack(torch.tensor([0.0, 0.2, 1.0]))
+    losses = torch.tensor([0.5, 0.3, 0.1])
+    assert attack.calls_non_member(losses).tolist() == [True, False, False]
+    assert membership.mia_efficacy(attack, losses, even(3)) == pytest.approx(1.0 / 3.0)

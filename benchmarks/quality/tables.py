@@ -1,0 +1,100 @@
+"""The rows as Markdown, JSON and a plot."""
+
+import collections
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import figure
+
+from benchmarks.quality import scenarios
+
+_COLUMNS = ("UA", "RA", "TA", "MIA", "AUC")
+_Rows = Sequence[Mapping[str, Any]]
+
+
+def write(folder: Path, rows: _Rows, evidence: Mapping[str, Any]) -> str:
+    """``results.json``, ``results.md`` and ``results.png``; returns the Markdown."""
+    (folder / "results.json").write_text(json.dumps({**evidence, "rows": list(rows)}, indent=1))
+    parts = [_table(name, own) for name in scenarios.NAMES if (own := _of(rows, name))]
+    told = "\n".join(f"- {name}: {value}" for name, value in evidence.items())
+    text = "\n\n".join([*parts, told]) + "\n"
+    (folder / "results.md").write_text(text)
+    _plot(folder / "results.png", rows)
+    return text
+
+
+def _of(rows: _Rows, name: str) -> _Rows:
+    return [row for row in rows if row["scenario"] == name]
+
+
+def _table(name: scenarios.Name, rows: _Rows) -> str:
+    """Mean ± sd over the seeds, in percent; the gap to the retrained net in points."""
+    seeds = len({row["seed"] for row in rows})
+    heads = ("net", "average gap", *_COLUMNS, "resurfacing", "seconds", "cost")
+    lines = [
+        f"**{scenarios.TITLES[name].capitalize()}** (n = {seeds})",
+        "",
+        "| " + " | ".join(heads) + " |",
+        "| --- |" + " ---: |" * (len(heads) - 1),
+    ]
+    for title, own in _by_net(rows).items():
+        values = [row["values"] for row in own]
+        cells = [
+            _spread([100 * row["gap"] for row in own], 2),
+            *(_spread([100 * value[key] for value in values if key in value]) for key in _COLUMNS),
+            _spread([100 * value["resurfacing"] for value in values]),
+            _spread([row["seconds"] for row in own]),
+            _spread([row["cost"] for row in own], 2),
+        ]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _by_net(rows: _Rows) -> dict[str, list[Mapping[str, Any]]]:
+    found: dict[str, list[Mapping[str, Any]]] = collections.defaultdict(list)
+    for row in rows:
+        found[row["net"]].append(row)
+    return found
+
+
+def _spread(values: Sequence[float], digits: int = 1) -> str:
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def _plot(path: Path, rows: _Rows) -> None:
+    """Average gap against cost, one panel for each scenario; lower left is better."""
+    names = [name for name in scenarios.NAMES if _of(rows, name)]
+    drawn = figure.Figure(figsize=(5.2 * len(names), 4.6), layout="constrained")
+    panels = drawn.subplots(1, len(names), squeeze=False)[0]
+    for name, axes in zip(names, panels, strict=True):
+        own = _by_net(_of(rows, name))
+        floor = statistics.mean(100 * row["gap"] for row in own["retrained again"])
+        axes.axhline(floor, color="0.5", linestyle="--", linewidth=1)
+        axes.annotate("two retrained nets", (0.01, floor), color="0.4", fontsize=8, va="bottom")
+        for index, (title, found) in enumerate(own.items()):
+            if title in {"original", "retrained", "retrained again"}:
+                continue
+            gaps = [100 * row["gap"] for row in found]
+            costs = [row["cost"] for row in found]
+            axes.errorbar(
+                statistics.mean(costs),
+                statistics.mean(gaps),
+                yerr=statistics.stdev(gaps) if len(gaps) > 1 else 0.0,
+                marker="osD^vPX*<>"[index % 10],
+                capsize=3,
+                linestyle="none",
+                label=title,
+            )
+        axes.set_yscale("log")
+        axes.set_xlim(left=0.0)
+        axes.set_title(scenarios.TITLES[name])
+        axes.set_xlabel("cost / retraining")
+        axes.set_ylabel("average gap to retraining, points")
+        axes.legend(fontsize=7)
+    drawn.savefig(path, dpi=110)

@@ -1,0 +1,162 @@
+"""Read nets on the same samples and compare what they gave.
+
+Each net reads each set once, and a copy of it is trained a little further
+(:mod:`salun_core.recovery` says what that costs); everything else is computed from the readings.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import torch
+
+from salun_core import (
+    errors,
+    heads,
+    images,
+    inference,
+    measures,
+    preprocessing,
+    specs,
+    traces,
+)
+from salun_core.metrics import accuracy, shortcut
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+    """What one net gave.
+
+    Attributes:
+        logits: by set, float (N, K).
+        head: of a net whose class was forgotten, where it ends in a linear layer.
+        tuned: after more training; ``None`` for the original, which is the yardstick.
+    """
+
+    logits: Mapping[str, torch.Tensor]
+    head: traces.Head | None
+    tuned: traces.Tuned | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Metrics, and for each that could not be measured the reason."""
+
+    metrics: Mapping[str, specs.Measurement]
+    not_measured: Mapping[str, str]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The bare numbers."""
+        return {name: measurement.value for name, measurement in self.metrics.items()}
+
+
+class Comparison:
+    """The samples, and how nets are read and compared on them.
+
+    Args:
+        config: of every net.
+        sets: ``forget``, ``retain``, ``holdout``, ``test`` and perhaps ``previous``.
+        kind: of the request.
+        excluded_labels: classes erased earlier.
+        seed: of all draws; the same arguments draw the same samples.
+
+    Raises:
+        InvalidDataError: the forget, retain or test set is empty, or a label is no class.
+    """
+
+    def __init__(
+        self,
+        config: specs.ClassifierConfig,
+        sets: Mapping[str, images.ImageSet],
+        kind: specs.ForgetKind,
+        excluded_labels: tuple[int, ...],
+        seed: int,
+    ) -> None:
+        for name, image_set in sets.items():
+            images.check_labels(image_set, config.num_classes)
+            if not len(image_set) and name in ("forget", "retain", "test"):
+                raise errors.InvalidDataError(f"got an empty {name} set, expected samples")
+        self._config, self._sets = config, sets
+        self._kind, self._excluded, self._seed = kind, excluded_labels, seed
+        self._preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
+        self._samples = traces.draw_samples(sets, kind, excluded_labels, seed)
+
+    def count_steps(self, originals: int, others: int) -> int:
+        """Calls of ``after_step`` for so many originals and other nets."""
+        reading = sum(inference.count_batches(image_set) for image_set in self._sets.values())
+        return (originals + others) * reading + others * self._samples.count_steps()
+
+    def read_original(self, net: torch.nn.Module, after_step: Callable[[], None]) -> Reading:
+        """The yardstick: read only."""
+        return Reading(*self._read(net, after_step), tuned=None)
+
+    def read(
+        self, net: torch.nn.Module, original: Reading, after_step: Callable[[], None]
+    ) -> Reading:
+        """Any other net: read, and trained further as a copy.
+
+        Raises:
+            NonFiniteLossError: a gradient is not finite.
+        """
+        logits, head = self._read(net, after_step)
+        panel, labels = self._samples.panel, self._samples.panel_set.labels
+        known = accuracy.accuracy(original.logits["forget"][panel], labels)
+        tuned = traces.fine_tuned(net, self._samples, known, self._preprocess, after_step)
+        return Reading(logits, head, tuned)
+
+    def compare(self, own: Reading, original: Reading, retrained: Reading | None = None) -> Found:
+        """Every metric that the readings give; the original may be compared with itself.
+
+        Raises:
+            InvalidDataError: no class is kept.
+        """
+        outputs = {
+            name: measures.Outputs(original.logits[name], own.logits[name], image_set.labels)
+            for name, image_set in self._sets.items()
+        }
+        metrics = measures.all_measurements(outputs, self._kind, self._excluded, self._seed)
+        missing: dict[str, str] = {}
+        tuned = None if retrained is None else retrained.tuned
+        metrics["relearn_delay"] = traces.relearn_delay(own.tuned, tuned, self._samples)
+        if own.tuned is not None:
+            try:
+                metrics["resurfacing"] = traces.resurfacing(own.tuned, tuned, self._samples)
+            except errors.InvalidDataError as error:
+                missing["resurfacing"] = str(error)
+        if own.head is not None and original.head is not None:
+            other = None if retrained is None else retrained.head
+            metrics["head_bias_shortcut"] = traces.head_bias_shortcut(
+                own.head, original.head, other, self._samples
+            )
+        elif self._kind == "class":
+            missing["head_bias_shortcut"] = "the net does not end in a linear layer"
+        return Found(metrics, missing)
+
+    def _read(
+        self, net: torch.nn.Module, after_step: Callable[[], None]
+    ) -> tuple[dict[str, torch.Tensor], traces.Head | None]:
+        layer = self._head(net)
+        logits, features = {}, {}
+        for name, image_set in self._sets.items():
+            tap = heads.Tap(self._samples.taps.get(name, torch.empty(0, dtype=torch.bool)))
+            listening = layer is not None and name in self._samples.taps
+            with tap.on(layer) if layer is not None and listening else contextlib.nullcontext():
+                logits[name] = inference.logits(
+                    net, image_set, self._preprocess, after_batch=after_step
+                )
+            if listening:
+                features[name] = tap.features()
+        if layer is None:
+            return logits, None
+        bias = None if layer.bias is None else layer.bias.detach().float().cpu()
+        weights = shortcut.Layer(layer.weight.detach().float().cpu(), bias)
+        return logits, traces.Head(weights, features)
+
+    def _head(self, net: torch.nn.Module) -> torch.nn.Linear | None:
+        if not self._samples.taps:
+            return None
+        try:
+            return heads.find(net, self._config)
+        except errors.InvalidDataError:
+            return None

@@ -1,0 +1,65 @@
+"""ℓ1-sparse unlearning (arXiv 2304.04934): fine-tune while weights shrink towards 0.
+
+loss = CE(retain batch) + α·(1 − epoch/E)·‖θ‖₁. A sparse net has less room for what it no longer
+sees, and the penalty fades so that the last epochs mend the rest.
+"""
+
+import functools
+
+import torch
+from torch.nn import functional
+
+from salun_core import batchnorm, images, masks, progress, specs
+from salun_core.unlearn import contract, finetune, free_weights, training
+
+
+def unlearn(
+    net: torch.nn.Module,
+    config: specs.ClassifierConfig,
+    data: contract.UnlearningData,
+    mask: masks.SaliencyMask | None,
+    spec: specs.UnlearningSpec,
+    report: progress.Progress,
+    checkpoints: progress.Checkpoints | None = None,
+) -> contract.UnlearnResult:
+    """Train on the retain set for ``spec.epochs`` passes under the penalty; in place.
+
+    The norm is taken over the weights that may change. The retain losses of the result include
+    the penalty.
+
+    Raises:
+        NonFiniteLossError: the loss became NaN or infinite.
+    """
+    alpha = contract.given(spec.alpha, "alpha")
+    retain_set = data.retain_set
+    steps = finetune.count_batches(len(retain_set), spec.batch_size)
+    run = training.Training(net, config, mask, spec, steps, report, checkpoints)
+    free = free_weights.FreeWeights(net, mask)
+    for epoch in run.epochs():
+        weight = alpha * (1.0 - epoch / spec.epochs)
+        for rows in images.shuffled_batches(
+            len(retain_set), spec.batch_size, spec.seed, "retain", epoch
+        ):
+            inputs = run.inputs(retain_set.images[rows])
+            labels = retain_set.labels[rows].to(run.device)
+            run.step(functools.partial(_losses, net, inputs, labels, free, weight))
+    return run.result(batchnorm.statistics_names(net))
+
+
+def _losses(
+    net: torch.nn.Module,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    free: free_weights.FreeWeights,
+    weight: float,
+) -> dict[str, torch.Tensor]:
+    return {"retain": functional.cross_entropy(net(inputs), labels) + weight * norm(free)}
+
+
+def norm(free: free_weights.FreeWeights) -> torch.Tensor:
+    """‖m ⊙ θ‖₁ of a net with at least one free weight, a scalar."""
+    parts = [
+        free.without_frozen(name, parameter).abs().sum()
+        for name, parameter in free.parameters.items()
+    ]
+    return torch.stack(parts).sum()

@@ -1,0 +1,88 @@
+"""What is made of several metrics or of logits by hand; the rest is seen in test_verification."""
+
+import pytest
+import torch
+
+from salun_core import measures, specs
+
+
+def measured(value: float) -> specs.Measurement:
+    return specs.Measurement(value=value)
+
+
+def test_average_gap_is_over_ua_ra_ta_and_mia() -> None:
+    """(.04 + .01 + .02 + .05)/4 = .03; others are told, with their sign, and not averaged."""
+    own = {"unlearning_accuracy": 0.10, "retain_accuracy": 0.99, "test_accuracy": 0.92,
+           "mia_efficacy": 0.20, "resurfacing": 0.3, "mia_auc": 0.6}  # fmt: skip
+    retrained = {"unlearning_accuracy": 0.06, "retain_accuracy": 1.0, "test_accuracy": 0.94,
+                 "mia_efficacy": 0.15, "resurfacing": 0.1}  # fmt: skip
+    found = measures.average_gap(
+        {name: measured(value) for name, value in own.items()},
+        {name: measured(value) for name, value in retrained.items()},
+    )
+    assert found.value == pytest.approx(0.03)
+    assert found.target == 0.0
+    gaps = found.detail["gap_to_retrained"]
+    assert gaps.keys() == retrained.keys()
+    assert gaps["resurfacing"] == pytest.approx(0.2)
+    assert gaps["test_accuracy"] == pytest.approx(-0.02)
+
+
+def outputs(labels: list[int], before: list[int], after: list[int]) -> measures.Outputs:
+    """Nets that are sure of these answers among three classes."""
+    eye = 9.0 * torch.eye(3)
+    return measures.Outputs(eye[before], eye[after], torch.tensor(labels))
+
+
+def shift_of(kind: specs.ForgetKind, forget: measures.Outputs) -> dict[str, object]:
+    """Test accuracy of class 1 falls from 1 to .75, of class 2 rises from .5 to 1."""
+    kept = outputs([1] * 4 + [2] * 4, [1] * 4 + [2, 2, 1, 1], [1, 1, 1, 2] + [2] * 4)
+    same = outputs([1] * 9 + [2] * 9, [1] * 9 + [2] * 9, [1] * 9 + [2] * 9)
+    sets = {"forget": forget, "retain": same, "test": kept, "holdout": kept}
+    metrics = measures.all_measurements(sets, kind, (), seed=0)
+    return measures.group_shift(metrics, ("zero", "one", "two"))
+
+
+def test_group_shift_names_whom_it_fell_on() -> None:
+    """Of four forgotten "zero" three go to "two": share .75."""
+    found = shift_of("class", outputs([0] * 4, [0] * 4, [2, 2, 2, 1]))
+    assert found["top_receiver"] == "two"
+    assert found["top_receiver_share"] == 0.75
+    assert found["worst_class"] == "one"
+    assert found["worst_split"] == "test"
+    assert found["worst_change"] == -0.25
+    assert found["change_per_class"] == {"one": -0.25, "two": 0.5}
+
+
+def test_receiver_of_samples_is_counted_over_the_whole_set() -> None:
+    """One of four is missed, and goes to class 2."""
+    found = shift_of("samples", outputs([1, 1, 1, 2], [1, 1, 1, 2], [1, 1, 2, 2]))
+    assert found["top_receiver"] == "two"
+    assert found["top_receiver_share"] == 0.25
+
+
+def test_nobody_receives_where_nothing_left() -> None:
+    found = shift_of("samples", outputs([1, 2], [1, 2], [1, 2]))
+    assert "top_receiver" not in found
+
+
+def test_three_attacks_stand_in_the_table() -> None:
+    """MIA three ways: each has its own feature of the same logits, and its target from holdout."""
+    generator = torch.Generator().manual_seed(0)
+
+    def some(boost: float, count: int) -> measures.Outputs:
+        labels = torch.arange(count) % 3
+        logits = torch.randn(count, 3, generator=generator)
+        logits[torch.arange(count), labels] += boost
+        return measures.Outputs(logits, logits, labels)
+
+    sets = {"forget": some(1.0, 60), "retain": some(6.0, 300), "test": some(1.0, 300)}
+    metrics = measures.all_measurements({**sets, "holdout": some(1.0, 150)}, "samples", (), seed=0)
+    known = {**sets, "forget": some(6.0, 60), "holdout": some(1.0, 150)}
+    kept = measures.all_measurements(known, "samples", (), seed=0)
+    for name in ("mia_efficacy", "mia_efficacy_svc", "mia_efficacy_threshold"):
+        target, error = metrics[name].target, metrics[name].standard_error
+        assert target is not None
+        assert error is not None
+        assert abs(metrics[name].value - target) < 3.0 * error  # looks unseen
+        assert metrics[name].value > kept[name].value + 0.5  # a member does not

@@ -1,0 +1,62 @@
+"""Which recipes follow from what is to be forgotten, and what pinning does to them."""
+
+import pydantic
+import pytest
+
+from salun_core import recipes
+
+
+def test_a_small_forget_set_gets_the_recipe_as_it_is() -> None:
+    assert recipes.first("samples", 50, 950, {}).epochs == 8
+
+
+def test_a_large_forget_set_gets_more_epochs() -> None:
+    """2,000 retain samples are 32 steps of 64; 64 of 2,000 forget samples a step are 1.02 passes
+    an epoch, so 12 passes take 12 epochs.
+    """
+    assert recipes.first("samples", 2000, 2000, {}).epochs == 12
+
+
+def test_what_is_pinned_holds() -> None:
+    spec = recipes.first("samples", 2000, 2000, {"epochs": 3, "learning_rate": 0.01})
+    assert (spec.epochs, spec.learning_rate, spec.targets) == (3, 0.01, "matched")
+
+
+def test_the_ladder_ends_in_retraining() -> None:
+    ladder = recipes.ladder("class", 100, 900, {})
+    assert [(spec.method, spec.mask) for spec in ladder] == [
+        ("salun", "saliency"),
+        ("salun", "saliency"),
+        ("salun", "none"),
+        ("retrain", "none"),
+    ]
+    assert ladder[1].epochs == ladder[2].epochs == 2 * ladder[0].epochs
+
+
+@pytest.mark.parametrize(
+    ("pinned", "methods"),
+    [
+        ({"method": "salun"}, ["salun", "salun", "salun"]),
+        ({"method": "finetune"}, ["finetune"]),
+        ({"epochs": 2}, ["salun", "retrain"]),
+        ({"density": 0.3}, ["salun", "salun", "retrain"]),
+    ],
+)
+def test_no_rung_changes_what_is_pinned(pinned: dict[str, object], methods: list[str]) -> None:
+    ladder = recipes.ladder("samples", 100, 900, pinned)
+    assert [spec.method for spec in ladder] == methods
+    for spec in ladder:
+        if spec.method != "retrain":
+            assert pinned.items() <= spec.model_dump().items()
+
+
+def test_every_epoch_sees_the_forget_set_as_far_as_a_batch_goes() -> None:
+    assert recipes.forget_batch_size(forget_count=50, steps=15, batch_size=64) == 16
+    assert recipes.forget_batch_size(forget_count=500, steps=15, batch_size=64) == 34
+    assert recipes.forget_batch_size(forget_count=5000, steps=15, batch_size=64) == 64
+    assert recipes.forget_batch_size(forget_count=3, steps=15, batch_size=64) == 3
+
+
+def test_a_bad_recipe_is_told_whatever_is_to_be_forgotten() -> None:
+    with pytest.raises(pydantic.ValidationError, match="learning_rate"):
+        recipes.check({"learning_rate": -1.0})
