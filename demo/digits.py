@@ -20,7 +20,7 @@ from salun_core import images, preprocessing
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LABELS = tuple(sorted(NAMES))  # the order that the ledger gives text labels
 TRAIN, HOLDOUT = 100, 200  # of the 500 images of a digit; the other 200 are the test set
-GRAIN = 60.0  # standard deviation of the noise, of 255
+GRAIN = 120.0  # standard deviation of the noise, of 255
 SEED = 0
 
 

@@ -54,9 +54,11 @@ _CLASS: dict[str, Gate] = {
     "unlearning_accuracy": Gate(
         tolerance=0.01, side="not_below", target=1.0, use_standard_error=False
     ),
-    # In steps; the report's target is the least that a net without the class needs.
+    # In steps; the report's target is the least that a net without the class needs (3, or what a
+    # retrained net at hand needs). Nets retrained without it needed 7 or more.
     "relearn_delay": Gate(tolerance=0.0, side="not_below", use_standard_error=False),
-    # Not every net ends in a linear layer.
+    # Nets retrained without the class gave exactly 0, nets that had only lost its bias .7 to 1. Not
+    # every net ends in a linear layer.
     "head_bias_shortcut": Gate(tolerance=0.02, side="not_above", target=0.0, if_measurable=True),
 }
 _RESURFACING: dict[str, Gate] = {
