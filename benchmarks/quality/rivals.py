@@ -43,7 +43,7 @@ RIVALS: dict[str, Rival] = {
     "default": Rival("default recipe, saliency mask", "salun"),
     "default_random_mask": Rival("default recipe, random mask", "salun", {"mask": "random"}),
     "default_no_mask": Rival("default recipe, no mask", "salun", _UNMASKED),
-    "salun_paper": Rival("SalUn as in the paper", "salun", _PAPER, (0.005, 0.013, 0.03)),
+    "salun_paper": Rival("SalUn as in the paper", "salun", _PAPER, (0.001, 0.005, 0.013, 0.03)),
     "random_label": Rival("random labels, no mask", "random_label", {"batch_size": 64}, (0.01,)),
     "finetune": Rival("fine-tuning", "finetune", {"batch_size": 64}, (0.05,)),
     "l1_sparse": Rival("l1-sparse", "l1_sparse", {"batch_size": 64}, (0.01,)),

@@ -33,6 +33,12 @@ def test_the_ladder_ends_in_retraining() -> None:
     assert ladder[1].epochs == ladder[2].epochs == 2 * ladder[0].epochs
 
 
+def test_a_large_share_is_retrained_first() -> None:
+    ladder = recipes.ladder("samples", 500, 500, {})
+    assert [spec.method for spec in ladder] == ["retrain", "salun", "salun", "salun"]
+    assert recipes.ladder("samples", 500, 500, {"method": "salun"})[0].method == "salun"
+
+
 @pytest.mark.parametrize(
     ("pinned", "methods"),
     [
