@@ -11,6 +11,7 @@ import torch
 from benchmarks.quality import data, rivals, scenarios
 from salun_core import (
     architectures,
+    errors,
     images,
     inference,
     masks,
@@ -115,9 +116,14 @@ class Bench:
             tried = []
             for rate in rival.rates or (None,):
                 say(f"seed {self.seed}, {name}: {rival.title}" + (f", rate {rate}" if rate else ""))
-                net, seconds = self._unlearned(rival, scenario, rate)
+                try:
+                    net, seconds = self._unlearned(rival, scenario, rate)
+                except errors.NonFiniteLossError as error:
+                    say(f"seed {self.seed}, {name}: {rival.title}, rate {rate}, diverged: {error}")
+                    continue
                 tried.append(row(rival.title, net, seconds, rate))
-            found.append(min(tried, key=lambda item: item.gap))
+            if tried:
+                found.append(min(tried, key=lambda item: item.gap))
         return found
 
     def _unlearned(

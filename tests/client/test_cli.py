@@ -210,6 +210,7 @@ def test_a_repeated_call_is_one_request(salun: Call, finished: dict[str, Any]) -
     other = salun("forget", model, "--sample", "img_001", "--idempotency-key", "k1")
     assert other.returncode == 1
     assert other.stderr.startswith("error 422")
+    salun("watch", first["id"])  # to its end: tests that follow expect a model at rest
 
 
 def test_no_target_and_unknown_models_are_refused(salun: Call, served: str) -> None:
