@@ -99,14 +99,14 @@ def test_joining_leaving_and_sealing_at_once_lose_no_sample(
 
     def live(index: int) -> tuple[uuid.UUID, bool]:
         request_id = submit(caller, model, *(f"s{item}" for item in wanted[index]))
-        if index % 10 == 0:
+        if index % 40 == 0:
             seal(model)
         return request_id, index % 3 == 0 and withdraw(request_id)
 
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         lived = list(pool.map(live, range(len(wanted))))
     withdrawn = {request_id for request_id, gone in lived if gone}
-    assert 0 < len(withdrawn) < len(lived)
+    assert withdrawn
     named = {
         f"s{item}"
         for (request_id, _), ids in zip(lived, wanted, strict=True)
