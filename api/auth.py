@@ -16,6 +16,8 @@ Credentials = Annotated[security.HTTPAuthorizationCredentials | None, fastapi.De
 
 def identify(credentials: Credentials) -> api_keys.Caller:
     """The caller; raises :class:`errors.Unauthenticated`."""
+    if credentials is None:  # told without a connection
+        raise errors.Unauthenticated
     connection = database.engine().connect().execution_options(isolation_level="AUTOCOMMIT")
     with connection, orm.Session(connection) as session:
         return caller_of(session, credentials)

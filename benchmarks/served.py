@@ -16,8 +16,8 @@ import sklearn.datasets
 from PIL import Image
 
 from client import http, progress, transfer, waiting
-from salun_core import architectures, preprocessing, randomness, specs, weights
-from salun_core.unlearn import contract, retrain
+from salun_core import preprocessing, specs, weights
+from salun_core.unlearn import retrain
 
 ROW_GROUP = 1000
 _IDS_A_SUBJECT = 10
@@ -129,17 +129,13 @@ def train(folder: Path, samples: int) -> None:
     pictures, labels = digits()
     rows = zip(map(sample_id, itertools.count()), labels[:samples], pictures, strict=False)
     train_set = decode.image_set(rows)
-    with randomness.seeded(0):
-        net = architectures.build(config)
-    nothing = train_set.subset([])
-    data = contract.UnlearningData(nothing, retain_set=train_set, holdout_set=nothing)
     spec = specs.UnlearningSpec(
         method="retrain", mask="none", density=1.0, epochs=10, batch_size=64, learning_rate=0.05
     )
-    retrain.unlearn(net, config, data, None, spec, lambda _step, _total: None)
+    net = retrain.train(config, train_set, spec)
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(_CONFIG))
-    weights.write(folder / "model.safetensors", net.eval().state_dict())
+    weights.write(folder / "model.safetensors", net.state_dict())
 
 
 def ingest(api: http.Api, name: str, file: Path) -> None:

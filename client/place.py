@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from client import download, errors
+from client import download, errors, whole_files
 
 
 class Place:
@@ -66,7 +66,7 @@ class Place:
     def remember(self, model: str, oldest_allowed: int) -> None:
         """Keep what ``oldest_allowed`` returns."""
         content = json.dumps({"model": model, "oldest_allowed": oldest_allowed})
-        _write_through(self._state, content.encode("utf-8"))
+        whole_files.write(self._state, content.encode("utf-8"))
 
     def shown_version(self) -> int | None:
         """Return the version that the link shows."""
@@ -114,7 +114,7 @@ class Place:
             os.link(self.incoming / file.digest, target)
         for directory in (tree, *(path for path in tree.rglob("*") if path.is_dir())):
             _sync_folder(directory)
-        _write_through(folder.with_name(folder.name + ".json"), manifest)
+        whole_files.write(folder.with_name(folder.name + ".json"), manifest)
         if folder.exists():
             for file in wanted:
                 (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
@@ -157,15 +157,6 @@ def digest_of(content: bytes) -> str:
 def _version_of(name: str) -> int | None:
     number, dash, _ = name.partition("-")
     return int(number) if dash and number.isdigit() else None
-
-
-def _write_through(path: Path, content: bytes) -> None:
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 def _sync_folder(folder: Path) -> None:

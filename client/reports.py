@@ -1,13 +1,12 @@
 """A verification report as a table, before and after with the verdict; and as a page in a file."""
 
-import os
 import tempfile
 import webbrowser
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from client import console, errors, http, render
+from client import console, errors, http, render, whole_files
 
 _SHORT = 8  # longer lists and mappings of the evidence are for --json
 
@@ -59,15 +58,7 @@ def write_page(content: bytes, target: Path | None) -> Path:
     try:
         if target is None:
             target = Path(tempfile.mkdtemp(prefix="salun-report-")) / "report.html"
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        whole_files.write(target, content)
     except OSError as error:
         raise errors.ClientError(f"cannot write {target}: {error.strerror}") from error
     return target

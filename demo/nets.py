@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from demo import digits
-from salun_core import architectures, images, progress, specs, weights
-from salun_core.unlearn import contract, retrain
+from salun_core import images, progress, specs, weights
+from salun_core.unlearn import retrain
 
 CONFIG: dict[str, Any] = {
     "architecture": "resnet18",
@@ -43,13 +43,7 @@ def config() -> specs.ClassifierConfig:
 
 def train(train_set: images.ImageSet, report: progress.Progress, seed: int = 0) -> torch.nn.Module:
     """A net trained from scratch on a set; the same for the same seed."""
-    parsed = config()
-    net = architectures.build(parsed)
-    nothing = train_set.subset([])
-    data = contract.UnlearningData(nothing, retain_set=train_set, holdout_set=nothing)
-    spec = RECIPE.model_copy(update={"seed": seed})
-    retrain.unlearn(net, parsed, data, None, spec, report)
-    return net.eval()
+    return retrain.train(config(), train_set, RECIPE.model_copy(update={"seed": seed}), report)
 
 
 def save(net: torch.nn.Module, folder: Path) -> None:

@@ -48,7 +48,7 @@ def before_after(
     table.add_row("seconds: unlearn", "", f"{seconds['unlearn']:.1f}", f"{retrain_seconds:.1f}", "")
     table.add_row("seconds: verify", "", f"{seconds['verify']:.1f}", "", "")
     tried = report["evidence"]["recipes_tried"]
-    table.add_row("recipes tried", "", f"{len(tried)} ({tried[-1]['spec']['method']})", "", "")
+    table.add_row("recipes tried", "", f"{len(tried)}: {report['method']['method']}", "", "")
     changed = report["evidence"]["weights_changed"]["share"]
     table.add_row("share of weights changed", "", _share(changed), _share(1.0), "")
     return table

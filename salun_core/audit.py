@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from salun_core import (
-    architectures,
     confidence,
     errors,
     images,
@@ -147,12 +146,7 @@ class _Shadow:
         report: progress.Progress,
     ) -> torch.nn.Module:
         spec = training.model_copy(update={"seed": self._seed(purpose)})
-        nothing = image_set.subset([])
-        with randomness.seeded(spec.seed):
-            net = architectures.build(self._config).to(self._device)
-        data = contract.UnlearningData(nothing, image_set, nothing)
-        retrain.unlearn(net, self._config, data, None, spec, report)
-        return net
+        return retrain.train(self._config, image_set, spec, report, self._device)
 
 
 def _scores(

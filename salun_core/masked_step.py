@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from salun_core import errors, masks, weights
+from salun_core import errors, free_weights, masks, weights
 
 _SHOWN = 5
 
@@ -39,20 +39,12 @@ class MaskedOptimizer:
         momentum: float = 0.9,
         weight_decay: float = 0.0,
     ) -> None:
-        if mask is not None:
-            masks.check_fits(mask, net)
+        free = free_weights.FreeWeights(net, mask)  # a wholly frozen parameter is never touched
         self._momentum = momentum
         self._weight_decay = weight_decay
-        self._names: list[str] = []
-        self._parameters: list[torch.nn.Parameter] = []
-        self._frozen: list[torch.Tensor | None] = []
-        for name, parameter in net.named_parameters():
-            frozen = None if mask is None else ~mask.layer(name).to(parameter.device)
-            if frozen is not None and bool(frozen.all()):
-                continue  # nothing in it may change: never touched at all
-            self._names.append(name)
-            self._parameters.append(parameter)
-            self._frozen.append(frozen if frozen is not None and bool(frozen.any()) else None)
+        self._names = list(free.parameters)
+        self._parameters = list(free.parameters.values())
+        self._frozen = [free.frozen.get(name) for name in self._names]
         self._velocity = [torch.zeros_like(p) for p in self._parameters]
         self._all_parameters = list(net.parameters())
 
@@ -129,7 +121,7 @@ def changed_frozen_weights(
     for name, after in state.items():
         if name in changed_buffers or (name in parameters and mask is None):
             continue
-        differs = _differs(original[name], after)
+        differs = differing(original[name], after)
         if mask is not None and name in mask.shapes:
             differs &= ~mask.layer(name).reshape(-1).numpy()
         if count := int(differs.sum()):
@@ -156,8 +148,8 @@ def assert_frozen_unchanged(
         )
 
 
-def _differs(before: torch.Tensor, after: torch.Tensor) -> np.ndarray:
-    """Flat bool: True where the bytes of an element differ."""
+def differing(before: torch.Tensor, after: torch.Tensor) -> np.ndarray:
+    """Flat bool (numel,): true where the bytes of an element differ; all, where the format does."""
     if before.shape != after.shape or before.dtype != after.dtype:
         return np.ones(after.numel(), dtype=np.bool_)
     size = before.element_size()

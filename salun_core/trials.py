@@ -15,12 +15,13 @@ def mask_for(
     config: specs.ClassifierConfig,
     forget_set: images.ImageSet,
     spec: specs.UnlearningSpec,
+    report: progress.Progress = progress.silent,
 ) -> masks.SaliencyMask | None:
     """The mask that the recipe asks for; ``None`` where every weight may change."""
     if spec.mask == "none":
         return None
     preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
-    mask = saliency.saliency_mask(net, forget_set, preprocess, spec.density)
+    mask = saliency.saliency_mask(net, forget_set, preprocess, spec.density, report)
     return masks.random_mask(mask, spec.seed) if spec.mask == "random" else mask
 
 

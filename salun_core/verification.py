@@ -24,7 +24,6 @@ from salun_core import (
     measures,
     progress,
     specs,
-    weights,
 )
 
 _BIN_EDGES = tuple(float(edge) for edge in range(-16, 25))
@@ -219,9 +218,7 @@ def _changed_share(state: Mapping[str, torch.Tensor], net: torch.nn.Module) -> d
     """Share of weights whose bits changed, over all and per parameter; buffers not counted."""
     counts, sizes = {}, {}
     for name, parameter in net.named_parameters():
-        width = parameter.element_size()
-        pair = [weights.bits(t).reshape(-1, width) for t in (state[name], parameter)]
-        counts[name] = int((pair[0] != pair[1]).any(axis=1).sum())
+        counts[name] = int(masked_step.differing(state[name], parameter).sum())
         sizes[name] = parameter.numel()
     return {
         "share": sum(counts.values()) / sum(sizes.values()),

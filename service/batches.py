@@ -70,7 +70,7 @@ def hold(session: orm.Session, model_id: uuid.UUID) -> None:
     Who joins holds the same advisory lock shared (:func:`joining`), so joins go side by side. Row
     locks would not do: under a steady stream of shared ones a batch is never free to be sealed,
     while PostgreSQL serves advisory locks in the order in which they were asked for. Take it
-    before any row lock.
+    before any row lock on requests, batches or the model.
     """
     session.execute(sa.select(sa.func.pg_advisory_xact_lock(_lock_key(sa.literal(model_id)))))
 
@@ -86,13 +86,15 @@ def place(
     kind: specs.ForgetKind,
     pinned: Mapping[str, Any],
     sample_ids: Sequence[str],
+    *,
+    shared: bool,
 ) -> Placement:
-    """Put samples of one kind into the model's open batch, or one of their own with window 0.
+    """Put samples of one kind into the model's open batch, or into one of their own.
 
     A sample that another demand named first stays where it is: the request then follows that batch,
     or has it erased already. Needs the lock of :func:`joining`; membership is the caller's.
     """
-    batch_id, is_new = _open_batch(session, model, kind, pinned)
+    batch_id, is_new = _open_batch(session, model, kind, pinned, shared=shared)
     placed = {"model": model.id, "batch": batch_id, "ids": sorted(sample_ids)}
     fresh = set(session.scalars(_CLAIM_SAMPLES, placed))
     if not fresh and is_new:
@@ -229,16 +231,21 @@ def _joined(session: orm.Session, request: tables.ForgetRequest) -> Sequence[tab
 
 
 def _open_batch(
-    session: orm.Session, model: tables.Model, kind: specs.ForgetKind, pinned: Mapping[str, Any]
+    session: orm.Session,
+    model: tables.Model,
+    kind: specs.ForgetKind,
+    pinned: Mapping[str, Any],
+    *,
+    shared: bool,
 ) -> tuple[uuid.UUID, bool]:
-    """The batch to join and whether it was made for this; with window 0 it always is."""
+    """The batch to join and whether it was made for this; unless shared it always is."""
     made = {
         "model_id": model.id,
         "kind": kind,
         "profile": f"{kind}:{json.dumps(pinned, sort_keys=True)}",
         "method": dict(pinned),
     }
-    if models.policy_of(model).window_seconds() == 0:
+    if not shared:
         return session.execute(_MAKE_BATCH, {**made, "state": "filling"}).scalar_one(), True
     wanted = {"model": model.id, "profile": made["profile"]}
     if (existing := session.scalar(_OPEN_BATCH, wanted)) is not None:

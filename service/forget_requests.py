@@ -61,17 +61,19 @@ def submit(session: orm.Session, caller: api_keys.Caller, demand: Demand) -> tab
     if (earlier := _same_subject_request(session, demand)) is not None:
         return earlier
     model = _served_model(session, demand)
+    policy = models.policy_of(model)
     resolution = _resolved(session, model, demand)
-    parts = _checked_parts(session, model, demand, resolution)
+    parts = _checked_parts(session, model, policy, demand, resolution)
+    at_once = policy.window_seconds() == 0
     placements = [
-        batches.place(session, model, kind, demand.method, sample_ids)
+        batches.place(session, model, kind, demand.method, sample_ids, shared=not at_once)
         for kind, sample_ids in parts.items()
     ]
     request = _insert(session, model, caller, demand, resolution, placements)
     if request.matched == 0 and request.pending == 0:
         erased_in = [version for placement in placements for version in placement.erased_in]
         fulfilment.complete(session, request, max(erased_in))
-    if models.policy_of(model).window_seconds() == 0:
+    if at_once:
         for placement in placements:
             if placement.batch_id is not None:
                 batches.seal(session, batches.by_id(session, placement.batch_id))
@@ -190,11 +192,15 @@ def _resolved(session: orm.Session, model: tables.Model, demand: Demand) -> ledg
 
 
 def _checked_parts(
-    session: orm.Session, model: tables.Model, demand: Demand, resolution: ledger.Resolution
+    session: orm.Session,
+    model: tables.Model,
+    policy: models.ModelPolicy,
+    demand: Demand,
+    resolution: ledger.Resolution,
 ) -> dict[specs.ForgetKind, list[str]]:
     _check_method(demand.method)
     size = ledger.training_size(model)
-    limit = models.policy_of(model).max_forget_share
+    limit = policy.max_forget_share
     share = (len(resolution.labels) + ledger.erasures(session, model)) / max(size, 1)
     if share > limit:
         detail = (

@@ -67,8 +67,10 @@ def listing(
     return session.scalars(statement).all()
 
 
-def report(session: orm.Session, request: tables.ForgetRequest) -> dict[str, Any]:
-    """The newest verification report made for a request, passed or not.
+def report(
+    session: orm.Session, request: tables.ForgetRequest
+) -> tuple[tables.Version, dict[str, Any]]:
+    """The newest verification report made for a request, passed or not, and whose it is.
 
     Raises :class:`errors.Conflict` (``request-unfinished``) while there is none.
     """
@@ -86,7 +88,7 @@ def report(session: orm.Session, request: tables.ForgetRequest) -> dict[str, Any
     if version is None or version.report is None:
         detail = f"this request is {request.status} ({request.stage}); there is no report yet"
         raise errors.Conflict("request-unfinished", detail)
-    return {"version": version.number, **version.report}
+    return version, version.report
 
 
 def jobs_ahead(session: orm.Session, model_id: uuid.UUID) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from salun_core import errors as core_errors
-from salun_core import specs
+from salun_core import progress, specs
 from service import (
     acceptance,
     artifacts,
@@ -146,7 +146,7 @@ def _verify(
     mask: Path,
     unlearned: Path,
     path: Path,
-    report: contract.Progress,
+    report: progress.Progress,
 ) -> None:
     measured = prepared.verify(spec, mask, unlearned, report)
     path.write_text(measured.model_dump_json())

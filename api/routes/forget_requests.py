@@ -19,8 +19,6 @@ from service import (
     fulfilment,
     idempotency,
     request_views,
-    tables,
-    versions,
 )
 
 router = fastapi.APIRouter(prefix="/v1/forget-requests", tags=["forget requests"])
@@ -183,10 +181,8 @@ def report(
     """The verification report, passed or not, as JSON or as a page; 409 while there is none."""
     with database.transaction() as session:
         held = forget_requests.by_id(session, request_id)
-        found = request_views.report(session, held)
-        model = session.get_one(tables.Model, held.model_id)
-        version = versions.by_number(session, model, found["version"])
-    return reports.answer(request, form, found, version)
+        version, found = request_views.report(session, held)
+    return reports.answer(request, form, {"version": version.number, **found}, version)
 
 
 @router.get(

@@ -24,10 +24,8 @@ class Rival:
         self, kind: specs.ForgetKind, forget_count: int, retain_count: int, **more: object
     ) -> specs.UnlearningSpec:
         """The recipe for sets of these sizes."""
-        first = recipes.first(kind, forget_count, retain_count, {"method": self.method})
-        return specs.UnlearningSpec.model_validate(
-            {**first.model_dump(), **self.pinned, **more, "method": self.method}
-        )
+        pinned = {"method": self.method, **self.pinned, **more}
+        return recipes.first(kind, forget_count, retain_count, pinned)
 
 
 _PAPER = {

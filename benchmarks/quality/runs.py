@@ -10,15 +10,12 @@ import torch
 
 from benchmarks.quality import data, rivals, scenarios
 from salun_core import (
-    architectures,
     errors,
     images,
     inference,
-    masks,
     preprocessing,
-    progress,
-    saliency,
     specs,
+    trials,
     verification,
 )
 from salun_core.unlearn import contract, methods, retrain
@@ -136,23 +133,15 @@ class Bench:
         spec = rival.spec(scenario.kind, *sizes, **more)
         net = copy.deepcopy(self.original)
         began = time.process_time()
-        mask = self._mask(net, scenario.forget_set, spec)
-        sets = contract.UnlearningData(
-            scenario.forget_set, scenario.retain_set, self.drawn.holdout_set
-        )
-        methods.unlearn(net, self.source.config, sets, mask, spec)
+        trials.carry_out(net, self.source.config, self._sets(scenario), spec)
         # Verification belongs to the price: every version is measured before it is served.
         self._measured(net, scenario)
         return net, time.process_time() - began
 
-    def _mask(
-        self, net: torch.nn.Module, forget_set: images.ImageSet, spec: specs.UnlearningSpec
-    ) -> masks.SaliencyMask | None:
-        if spec.mask == "none":
-            return None
-        preprocess = preprocessing.Preprocessing(self.source.config.pretrained_cfg)
-        found = saliency.saliency_mask(net, forget_set, preprocess, spec.density)
-        return masks.random_mask(found, spec.seed) if spec.mask == "random" else found
+    def _sets(self, scenario: scenarios.Scenario) -> contract.UnlearningData:
+        return contract.UnlearningData(
+            scenario.forget_set, scenario.retain_set, self.drawn.holdout_set
+        )
 
     def _values(self, net: torch.nn.Module, scenario: scenarios.Scenario) -> dict[str, float]:
         measured = self._measured(net, scenario)
@@ -176,10 +165,7 @@ class Bench:
     def _resurfacing(self, net: torch.nn.Module, scenario: scenarios.Scenario) -> float:
         """Forget accuracy beyond holdout's after two epochs on retain data (0 for a class)."""
         tuned = copy.deepcopy(net)
-        sets = contract.UnlearningData(
-            scenario.forget_set, scenario.retain_set, self.drawn.holdout_set
-        )
-        methods.unlearn(tuned, self.source.config, sets, None, _RESURFACING)
+        methods.unlearn(tuned, self.source.config, self._sets(scenario), None, _RESURFACING)
         forgotten = self._accuracy(tuned, scenario.forget_set)
         if scenario.kind == "class":
             return forgotten
@@ -217,9 +203,6 @@ def _trained(
         learning_rate=0.05,
         seed=seed,
     )
-    net = architectures.build(config)
-    nothing = train_set.subset([])
-    sets = contract.UnlearningData(nothing, retain_set=train_set, holdout_set=nothing)
     began = time.process_time()
-    retrain.unlearn(net, config, sets, None, spec, progress.silent)
-    return net.eval(), time.process_time() - began
+    net = retrain.train(config, train_set, spec)
+    return net, time.process_time() - began

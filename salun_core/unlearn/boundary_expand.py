@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from salun_core import batchnorm, heads, images, masks, progress, randomness, specs
-from salun_core.unlearn import contract, finetune, training
+from salun_core import batchnorm, heads, masks, progress, randomness, specs
+from salun_core.unlearn import contract, training
 
 
 def unlearn(
@@ -36,14 +36,11 @@ def unlearn(
     erased = contract.erased_set(data)
     expanded = _Expanded(net, heads.find(net, config), spec.seed)
     wider_mask = None if mask is None else _expand_mask(mask, net, expanded)
-    steps = finetune.count_batches(len(erased), spec.batch_size)
+    extra = torch.full_like(erased.labels, config.num_classes)
+    steps = training.count_batches(len(erased), spec.batch_size)
     run = training.Training(expanded, config, wider_mask, spec, steps, report, checkpoints)
     for epoch in run.epochs():
-        for rows in images.shuffled_batches(
-            len(erased), spec.batch_size, spec.seed, "forget", epoch
-        ):
-            inputs = run.inputs(erased.images[rows])
-            run.step(functools.partial(_losses, expanded, inputs, config.num_classes))
+        run.pass_over("forget", erased, extra, epoch, functools.partial(_loss, expanded))
     return run.result(changed_buffers=())
 
 
@@ -86,8 +83,6 @@ def _expand_mask(
     return masks.SaliencyMask(mask.kind, bits, shapes, mask.requested_density, mask.zero_share)
 
 
-def _losses(expanded: _Expanded, inputs: torch.Tensor, extra_class: int) -> dict[str, torch.Tensor]:
+def _loss(expanded: _Expanded, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     with batchnorm.stored_statistics(expanded):
-        logits = expanded(inputs)
-    wanted = torch.full((len(logits),), extra_class, device=logits.device)
-    return {"forget": functional.cross_entropy(logits, wanted)}
+        return functional.cross_entropy(expanded(inputs), labels)

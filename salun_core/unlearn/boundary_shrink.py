@@ -20,7 +20,7 @@ from salun_core import (
     progress,
     specs,
 )
-from salun_core.unlearn import contract, finetune, training
+from salun_core.unlearn import contract, training
 
 EPSILON = 0.1  # in units of the normalised input
 _BATCH_SIZE = 256
@@ -47,14 +47,10 @@ def unlearn(
     preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
     # Of the original net, which a run holds at its start, also when it is resumed.
     wanted = adversarial_labels(net, erased, preprocess, contract.refused_labels(data))
-    steps = finetune.count_batches(len(erased), spec.batch_size)
+    steps = training.count_batches(len(erased), spec.batch_size)
     run = training.Training(net, config, mask, spec, steps, report, checkpoints)
     for epoch in run.epochs():
-        for rows in images.shuffled_batches(
-            len(erased), spec.batch_size, spec.seed, "forget", epoch
-        ):
-            inputs = run.inputs(erased.images[rows])
-            run.step(functools.partial(_losses, net, inputs, wanted[rows].to(run.device)))
+        run.pass_over("forget", erased, wanted, epoch, functools.partial(_loss, net))
     return run.result(changed_buffers=())
 
 
@@ -94,8 +90,6 @@ def adversarial_labels(
     return torch.cat(found)
 
 
-def _losses(
-    net: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor
-) -> dict[str, torch.Tensor]:
+def _loss(net: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     with batchnorm.stored_statistics(net):
-        return {"forget": functional.cross_entropy(net(inputs), labels)}
+        return functional.cross_entropy(net(inputs), labels)

@@ -5,7 +5,7 @@ import functools
 import torch
 from torch.nn import functional
 
-from salun_core import batchnorm, images, masks, progress, specs
+from salun_core import batchnorm, masks, progress, specs
 from salun_core.unlearn import contract, training
 
 
@@ -24,29 +24,12 @@ def unlearn(
         NonFiniteLossError: the loss became NaN or infinite.
     """
     retain_set = data.retain_set
-    steps = count_batches(len(retain_set), spec.batch_size)
+    steps = training.count_batches(len(retain_set), spec.batch_size)
     run = training.Training(net, config, mask, spec, steps, report, checkpoints)
     for epoch in run.epochs():
-        retain_pass(run, retain_set, epoch)
+        run.pass_over("retain", retain_set, retain_set.labels, epoch, functools.partial(_loss, net))
     return run.result(batchnorm.statistics_names(net))
 
 
-def count_batches(count: int, batch_size: int) -> int:
-    """Batches of one pass."""
-    return -(-count // batch_size)
-
-
-def retain_pass(run: training.Training, retain_set: images.ImageSet, epoch: int) -> None:
-    """One shuffled pass of cross-entropy over the retain set."""
-    for rows in images.shuffled_batches(
-        len(retain_set), run.spec.batch_size, run.spec.seed, "retain", epoch
-    ):
-        inputs = run.inputs(retain_set.images[rows])
-        labels = retain_set.labels[rows].to(run.device)
-        run.step(functools.partial(_losses, run.net, inputs, labels))
-
-
-def _losses(
-    net: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    return {"retain": functional.cross_entropy(net(inputs), labels)}
+def _loss(net: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(net(inputs), labels)

@@ -7,8 +7,8 @@ no limit, so it gets one. The outputs of a class that is forgotten as a whole st
 
 import torch
 
-from salun_core import errors, heads, images, masks, progress, randomness, specs
-from salun_core.unlearn import contract, free_weights, sample_gradients
+from salun_core import errors, free_weights, heads, images, masks, progress, randomness, specs
+from salun_core.unlearn import contract, sample_gradients
 
 # b: the authors' bound for all but the head. In a net that fits its data, most weights are at it.
 MAX_INVERSE = 1e3

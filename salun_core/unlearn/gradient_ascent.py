@@ -9,8 +9,8 @@ import functools
 import torch
 from torch.nn import functional
 
-from salun_core import batchnorm, images, masks, progress, specs
-from salun_core.unlearn import contract, finetune, training
+from salun_core import batchnorm, masks, progress, specs
+from salun_core.unlearn import contract, training
 
 
 def unlearn(
@@ -31,20 +31,13 @@ def unlearn(
         NonFiniteLossError: the loss became NaN or infinite.
     """
     erased = contract.erased_set(data)
-    steps = finetune.count_batches(len(erased), spec.batch_size)
+    steps = training.count_batches(len(erased), spec.batch_size)
     run = training.Training(net, config, mask, spec, steps, report, checkpoints)
     for epoch in run.epochs():
-        for rows in images.shuffled_batches(
-            len(erased), spec.batch_size, spec.seed, "forget", epoch
-        ):
-            inputs = run.inputs(erased.images[rows])
-            labels = erased.labels[rows].to(run.device)
-            run.step(functools.partial(_losses, net, inputs, labels))
+        run.pass_over("forget", erased, erased.labels, epoch, functools.partial(_loss, net))
     return run.result(changed_buffers=())
 
 
-def _losses(
-    net: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor
-) -> dict[str, torch.Tensor]:
+def _loss(net: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     with batchnorm.stored_statistics(net):
-        return {"forget": -functional.cross_entropy(net(inputs), labels)}
+        return -functional.cross_entropy(net(inputs), labels)

@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from salun_core import errors, images, masks, progress, randomness, specs
-from salun_core.unlearn import contract, free_weights, sample_gradients
+from salun_core import errors, free_weights, images, masks, progress, randomness, specs
+from salun_core.unlearn import contract, sample_gradients
 
 SAMPLES = 1000
 # λ: the authors of arXiv 2304.04934 start from the identity too; α of 1 to 20 is meant for that.

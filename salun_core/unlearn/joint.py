@@ -22,7 +22,7 @@ from salun_core import (
     recipes,
     specs,
 )
-from salun_core.unlearn import contract, finetune, targets, training
+from salun_core.unlearn import contract, targets, training
 
 
 def train(
@@ -42,7 +42,7 @@ def train(
     erased = contract.erased_set(data)
     preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
     groups = _groups(net, data, erased, preprocess, spec)
-    steps = finetune.count_batches(len(data.retain_set), spec.batch_size)
+    steps = training.count_batches(len(data.retain_set), spec.batch_size)
     state = {f"{n}.{k}": v for n, (_, t) in enumerate(groups) for k, v in t.state().items()}
     run = training.Training(net, config, mask, spec, steps, report, checkpoints, state)
     for epoch in run.epochs():

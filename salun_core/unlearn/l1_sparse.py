@@ -9,8 +9,8 @@ import functools
 import torch
 from torch.nn import functional
 
-from salun_core import batchnorm, images, masks, progress, specs
-from salun_core.unlearn import contract, finetune, free_weights, training
+from salun_core import batchnorm, free_weights, masks, progress, specs
+from salun_core.unlearn import contract, training
 
 
 def unlearn(
@@ -32,28 +32,23 @@ def unlearn(
     """
     alpha = contract.given(spec.alpha, "alpha")
     retain_set = data.retain_set
-    steps = finetune.count_batches(len(retain_set), spec.batch_size)
+    steps = training.count_batches(len(retain_set), spec.batch_size)
     run = training.Training(net, config, mask, spec, steps, report, checkpoints)
     free = free_weights.FreeWeights(net, mask)
     for epoch in run.epochs():
-        weight = alpha * (1.0 - epoch / spec.epochs)
-        for rows in images.shuffled_batches(
-            len(retain_set), spec.batch_size, spec.seed, "retain", epoch
-        ):
-            inputs = run.inputs(retain_set.images[rows])
-            labels = retain_set.labels[rows].to(run.device)
-            run.step(functools.partial(_losses, net, inputs, labels, free, weight))
+        loss = functools.partial(_loss, net, free, alpha * (1.0 - epoch / spec.epochs))
+        run.pass_over("retain", retain_set, retain_set.labels, epoch, loss)
     return run.result(batchnorm.statistics_names(net))
 
 
-def _losses(
+def _loss(
     net: torch.nn.Module,
-    inputs: torch.Tensor,
-    labels: torch.Tensor,
     free: free_weights.FreeWeights,
     weight: float,
-) -> dict[str, torch.Tensor]:
-    return {"retain": functional.cross_entropy(net(inputs), labels) + weight * norm(free)}
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+) -> torch.Tensor:
+    return functional.cross_entropy(net(inputs), labels) + weight * norm(free)
 
 
 def norm(free: free_weights.FreeWeights) -> torch.Tensor:

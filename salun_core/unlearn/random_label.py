@@ -9,8 +9,8 @@ import functools
 import torch
 from torch.nn import functional
 
-from salun_core import batchnorm, errors, images, masks, progress, randomness, specs
-from salun_core.unlearn import contract, finetune, training
+from salun_core import batchnorm, errors, masks, progress, randomness, specs
+from salun_core.unlearn import contract, training
 
 
 def unlearn(
@@ -34,13 +34,14 @@ def unlearn(
     erased = contract.erased_set(data)
     refused = contract.refused_labels(data)
     steps = sum(
-        finetune.count_batches(len(part), spec.batch_size) for part in (erased, data.retain_set)
+        training.count_batches(len(part), spec.batch_size) for part in (erased, data.retain_set)
     )
     run = training.Training(net, config, mask, spec, steps, report, checkpoints)
+    loss = functools.partial(_loss, net)
     for epoch in run.epochs():
         labels = wrong_labels(erased.labels, config.num_classes, refused, spec.seed, epoch)
-        _pass(run, "forget", erased, labels, epoch)
-        _pass(run, "retain", data.retain_set, data.retain_set.labels, epoch)
+        run.pass_over("forget", erased, labels, epoch, loss)
+        run.pass_over("retain", data.retain_set, data.retain_set.labels, epoch, loss)
     return run.result(changed_buffers=())
 
 
@@ -67,19 +68,7 @@ def wrong_labels(
     return torch.multinomial(allowed, 1, generator=generator).squeeze(1)  # (N,)
 
 
-def _pass(
-    run: training.Training, part: str, image_set: images.ImageSet, labels: torch.Tensor, epoch: int
-) -> None:
-    for rows in images.shuffled_batches(
-        len(image_set), run.spec.batch_size, run.spec.seed, part, epoch
-    ):
-        inputs = run.inputs(image_set.images[rows])
-        run.step(functools.partial(_losses, run.net, inputs, labels[rows].to(run.device), part))
-
-
-def _losses(
-    net: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor, part: str
-) -> dict[str, torch.Tensor]:
+def _loss(net: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     # Both passes: stored statistics in one and batch statistics in the other tear the net apart.
     with batchnorm.stored_statistics(net):
-        return {part: functional.cross_entropy(net(inputs), labels)}
+        return functional.cross_entropy(net(inputs), labels)

@@ -2,7 +2,7 @@
 
 import torch
 
-from salun_core import architectures, errors, masks, progress, randomness, specs
+from salun_core import architectures, errors, images, masks, progress, randomness, specs
 from salun_core.unlearn import contract, finetune
 
 
@@ -27,3 +27,23 @@ def unlearn(
         fresh = architectures.build(config)
     net.load_state_dict(fresh.state_dict())
     return finetune.unlearn(net, config, data, None, spec, report, checkpoints)
+
+
+def train(
+    config: specs.ClassifierConfig,
+    train_set: images.ImageSet,
+    spec: specs.UnlearningSpec,
+    report: progress.Progress = progress.silent,
+    device: torch.device | None = None,
+) -> torch.nn.Module:
+    """A net trained from scratch on a set, in eval mode; the same for the same spec.
+
+    Raises:
+        NonFiniteLossError: the loss became NaN or infinite.
+        CancelledError: from ``report``.
+    """
+    with randomness.seeded(spec.seed):  # the draw itself is replaced; the caller's state is not
+        net = architectures.build(config).to(device)
+    nothing = train_set.subset([])
+    unlearn(net, config, contract.UnlearningData(nothing, train_set, nothing), None, spec, report)
+    return net.eval()

@@ -13,7 +13,7 @@ import dataclasses
 
 import torch
 
-from salun_core import masks, progress, specs, weights
+from salun_core import masked_step, masks, progress, specs
 from salun_core.unlearn import contract, salun, training
 
 
@@ -65,8 +65,6 @@ def soft_threshold(parameter: torch.Tensor, anchor: torch.Tensor, threshold: flo
 def _unchanged_share(net: torch.nn.Module, anchor: dict[str, torch.Tensor]) -> float:
     unchanged, total = 0, 0
     for name, parameter in net.named_parameters():
-        size = parameter.element_size()
-        before, after = weights.bits(anchor[name]), weights.bits(parameter)
-        unchanged += int((before == after).reshape(-1, size).all(axis=1).sum())
+        unchanged += int((~masked_step.differing(anchor[name], parameter)).sum())
         total += parameter.numel()
     return unchanged / total

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.nn import attention, functional
 
-from salun_core import images, modes, preprocessing, specs
-from salun_core.unlearn import free_weights
+from salun_core import free_weights, images, modes, preprocessing, specs
 
 CHUNK_BYTES = 2**29
 _MAX_CHUNK = 64  # samples; larger ones need more memory for activations and are no faster

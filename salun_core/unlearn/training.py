@@ -1,5 +1,6 @@
 """The loop that all methods share: steps, schedule, progress, checkpoints, resume."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 
@@ -7,6 +8,7 @@ import torch
 
 from salun_core import (
     errors,
+    images,
     masked_step,
     masks,
     modes,
@@ -93,6 +95,30 @@ class Training:
             self._parts[name].append(part.item())
         self._report(self.steps, self.total_steps)
 
+    def pass_over(
+        self,
+        part: str,
+        image_set: images.ImageSet,
+        labels: torch.Tensor,
+        epoch: int,
+        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> None:
+        """One shuffled pass, a step on every batch.
+
+        Args:
+            part: ``retain`` or ``forget``: what the loss is recorded as.
+            image_set: N samples.
+            labels: int64 (N,), what they are to be called.
+            epoch: of the run; every epoch has its own order.
+            loss: of a batch of inputs and labels on the net's device, called in train mode.
+        """
+        for rows in images.shuffled_batches(
+            len(image_set), self.spec.batch_size, self.spec.seed, part, epoch
+        ):
+            inputs = self.inputs(image_set.images[rows])
+            wanted = labels[rows].to(self.device)
+            self.step(functools.partial(_one_part, part, loss, inputs, wanted))
+
     def inputs(self, pictures: torch.Tensor) -> torch.Tensor:
         """uint8 (B, C, H, W) from the CPU as the net's float32 input on its device."""
         return self.preprocess.normalise(pictures.to(self.device))
@@ -143,6 +169,11 @@ class Training:
         return epochs_done
 
 
+def count_batches(count: int, batch_size: int) -> int:
+    """Batches of one pass."""
+    return -(-count // batch_size)
+
+
 def learning_rate(spec: specs.UnlearningSpec, steps_done: int, total_steps: int) -> float:
     """That of the next step: linear warm-up, then linear to 0 or constant."""
     warmup = spec.warmup_fraction * total_steps
@@ -152,6 +183,15 @@ def learning_rate(spec: specs.UnlearningSpec, steps_done: int, total_steps: int)
         return spec.learning_rate
     left = (total_steps - steps_done) / max(1.0, total_steps - warmup + 1.0)
     return spec.learning_rate * min(1.0, left)
+
+
+def _one_part(
+    part: str,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    return {part: loss(inputs, labels)}
 
 
 def _part(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

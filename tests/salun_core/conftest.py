@@ -114,3 +114,15 @@ def random_net(config: specs.ClassifierConfig) -> Callable[[int], torch.nn.Modul
             return architectures.build(config).eval()
 
     return make
+
+
+@pytest.fixture
+def line_config() -> specs.ClassifierConfig:
+    """Inputs are pixels / 255."""
+    return specs.parse_classifier_config(
+        {
+            "architecture": "line",
+            "num_classes": 2,
+            "pretrained_cfg": {"input_size": [1, 1, 3], "mean": [0.0], "std": [1.0]},
+        }
+    )

@@ -14,8 +14,8 @@ from salun_core import (
     masks,
     preprocessing,
     progress,
-    saliency,
     specs,
+    trials,
     verification,
     weights,
 )
@@ -24,7 +24,6 @@ from salun_core.unlearn import contract as unlearn_contract
 from salun_core.unlearn import methods
 from service import artifacts, planning, storage
 from worker import samples
-from worker.families import contract
 
 _BUFFERS, _DETAIL = "changed_buffers", "detail"
 
@@ -39,29 +38,18 @@ class PreparedClassifier:
     sets: Mapping[str, images.ImageSet]
 
     def compute_mask(
-        self, spec: specs.UnlearningSpec, path: Path, report: contract.Progress
+        self, spec: specs.UnlearningSpec, path: Path, report: progress.Progress
     ) -> None:
         """Write the bit-packed mask, or an empty file where the recipe uses none."""
-        if spec.mask == "none":
-            weights.write(path, {}, {"mask": "none"})
-            return
-        mask = saliency.saliency_mask(
-            self.original,
-            self.sets["forget"],
-            preprocessing.Preprocessing(self.config.pretrained_cfg),
-            spec.density,
-            report,
-        )
-        if spec.mask == "random":
-            mask = masks.random_mask(mask, spec.seed)
-        weights.write(path, mask.to_tensors(), {"mask": spec.mask})
+        mask = trials.mask_for(self.original, self.config, self.sets["forget"], spec, report)
+        weights.write(path, {} if mask is None else mask.to_tensors(), {"mask": spec.mask})
 
     def unlearn(
         self,
         spec: specs.UnlearningSpec,
         mask: Path,
         path: Path,
-        report: contract.Progress,
+        report: progress.Progress,
         checkpoints: progress.Checkpoints,
     ) -> None:
         """Write the unlearned weights; what the method says of itself stands in the metadata."""
@@ -86,7 +74,7 @@ class PreparedClassifier:
         weights.write(path, net.cpu().state_dict(), metadata)
 
     def verify(
-        self, spec: specs.UnlearningSpec, mask: Path, unlearned: Path, report: contract.Progress
+        self, spec: specs.UnlearningSpec, mask: Path, unlearned: Path, report: progress.Progress
     ) -> specs.VerificationReport:
         """Measure the unlearned net, read back from what will be served."""
         metadata = weights.read_metadata(unlearned)
@@ -125,7 +113,7 @@ class Classifier:
         self,
         plan: planning.Plan,
         files: Mapping[str, artifacts.FileRef],
-        report: contract.Progress,
+        report: progress.Progress,
     ) -> PreparedClassifier:
         """Load the net that is served and decode the data once."""
         config = artifacts.read_config(files[artifacts.CONFIG].digest)
@@ -151,7 +139,7 @@ def _mask(path: Path) -> masks.SaliencyMask | None:
 
 
 def _sets(
-    plan: planning.Plan, config: specs.ClassifierConfig, report: contract.Progress
+    plan: planning.Plan, config: specs.ClassifierConfig, report: progress.Progress
 ) -> dict[str, images.ImageSet]:
     forget, previous = frozenset(plan.forget_ids), frozenset(plan.previous_ids)
     withheld = frozenset(plan.withheld_ids)

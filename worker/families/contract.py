@@ -7,13 +7,13 @@ from typing import Protocol
 from salun_core import progress, specs
 from service import artifacts, planning
 
-Progress = progress.Progress
-
 
 class Prepared(Protocol):
     """A loaded job: the original net and the sets of its plan."""
 
-    def compute_mask(self, spec: specs.UnlearningSpec, path: Path, report: Progress) -> None:
+    def compute_mask(
+        self, spec: specs.UnlearningSpec, path: Path, report: progress.Progress
+    ) -> None:
         """Write the mask of a recipe."""
 
     def unlearn(
@@ -21,13 +21,13 @@ class Prepared(Protocol):
         spec: specs.UnlearningSpec,
         mask: Path,
         path: Path,
-        report: Progress,
+        report: progress.Progress,
         checkpoints: progress.Checkpoints,
     ) -> None:
         """Write the unlearned weights."""
 
     def verify(
-        self, spec: specs.UnlearningSpec, mask: Path, unlearned: Path, report: Progress
+        self, spec: specs.UnlearningSpec, mask: Path, unlearned: Path, report: progress.Progress
     ) -> specs.VerificationReport:
         """Measure the unlearned net beside the original."""
 
@@ -36,7 +36,7 @@ class Family(Protocol):
     """An adapter between the registry's files and ``salun_core``."""
 
     def prepare(
-        self, plan: planning.Plan, files: Mapping[str, artifacts.FileRef], report: Progress
+        self, plan: planning.Plan, files: Mapping[str, artifacts.FileRef], report: progress.Progress
     ) -> Prepared:
         """Load the original net and the data."""
 

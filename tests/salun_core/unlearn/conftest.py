@@ -5,11 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from salun_core import images, specs
+from salun_core import images
 from salun_core.unlearn import contract
-
-# Nets this small gain nothing from a second thread, and lose much where the cores are shared.
-torch.set_num_threads(1)
 
 
 class Line(torch.nn.Module):
@@ -45,18 +42,6 @@ def pixels(rows: list[list[int]], labels: list[int], name: str) -> images.ImageS
     pictures = torch.tensor(rows, dtype=torch.uint8).reshape(-1, 1, 1, 3)
     return images.ImageSet(
         pictures, torch.tensor(labels), tuple(f"{name}-{i}" for i in range(len(rows)))
-    )
-
-
-@pytest.fixture
-def line_config() -> specs.ClassifierConfig:
-    """Inputs are pixels / 255."""
-    return specs.parse_classifier_config(
-        {
-            "architecture": "line",
-            "num_classes": 2,
-            "pretrained_cfg": {"input_size": [1, 1, 3], "mean": [0.0], "std": [1.0]},
-        }
     )
 
 

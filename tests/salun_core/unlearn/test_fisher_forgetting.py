@@ -7,14 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from salun_core import errors, images, masks, preprocessing, specs
-from salun_core.unlearn import (
-    contract,
-    fisher_forgetting,
-    free_weights,
-    methods,
-    sample_gradients,
-)
+from salun_core import errors, free_weights, images, masks, preprocessing, specs
+from salun_core.unlearn import contract, fisher_forgetting, methods, sample_gradients
 
 
 def test_diagonal_is_that_of_a_loop(

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from salun_core import errors, images, masks, specs
-from salun_core.unlearn import contract, free_weights, influence, methods, sample_gradients
+from salun_core import errors, free_weights, images, masks, specs
+from salun_core.unlearn import contract, influence, methods, sample_gradients
 
 
 def recursion(each: torch.Tensor, damping: float) -> torch.Tensor:

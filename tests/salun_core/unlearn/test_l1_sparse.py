@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from salun_core import images, masks, specs
-from salun_core.unlearn import contract, free_weights, l1_sparse, methods
+from salun_core import free_weights, images, masks, specs
+from salun_core.unlearn import contract, l1_sparse, methods
 
 
 def mask_of_line(net: torch.nn.Module, layer: list[bool]) -> masks.SaliencyMask:

@@ -6,8 +6,8 @@ import timm
 import torch
 from torch.nn import functional
 
-from salun_core import images, masks, preprocessing, randomness, specs
-from salun_core.unlearn import contract, free_weights, sample_gradients
+from salun_core import free_weights, images, masks, preprocessing, randomness, specs
+from salun_core.unlearn import contract, sample_gradients
 
 
 def attending() -> torch.nn.Module:

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from salun_core import errors, masks, weights
-from salun_core.unlearn import free_weights
+from salun_core import errors, free_weights, masks, weights
 
 
 def half_mask(net: torch.nn.Module) -> masks.SaliencyMask:
