@@ -88,16 +88,61 @@ class _RetainStatistics(overrides.TorchFunctionMode):
             return functional.batch_norm(
                 input, running_mean, running_var, weight, bias, training, momentum, eps
             )
-        retain, forget = input[: self._rows], input[self._rows :]
-        kept = functional.batch_norm(
-            retain, running_mean, running_var, weight, bias, True, momentum, eps
+        # PyTorch's own kernel for the statistics: it updates the running averages as well, and is
+        # many times faster than the mean and variance of a tensor over all axes but one.
+        mean, variance = torch.batch_norm_update_stats(
+            input[: self._rows].detach(), running_mean, running_var, momentum
         )
-        axes = [0, *range(2, input.ndim)]
-        variance, mean = torch.var_mean(retain, dim=axes, correction=0, keepdim=True)
-        scale = torch.rsqrt(variance + eps)  # (1, C, 1, 1)
-        if weight is not None:
-            scale = scale * weight.reshape(scale.shape)
-        other = (forget - mean) * scale
-        if bias is not None:
-            other = other + bias.reshape(scale.shape)
-        return torch.cat([kept, other])
+        ones = torch.ones_like(mean)
+        scale = ones if weight is None else weight
+        shift = torch.zeros_like(mean) if bias is None else bias
+        output: torch.Tensor = _Normalised.apply(
+            input, scale, shift, mean, variance, self._rows, eps
+        )
+        return output
+
+
+class _Normalised(torch.autograd.Function):
+    """y = (x − μ)·w/√(σ² + ε) + b for all rows, μ and σ² those of the first ``rows``.
+
+    With r = 1/√(σ² + ε), x̂ = (x − μ)·r and M values of a channel in the first rows, the gradient g
+    of the loss with respect to y gives ∂b = Σg, ∂w = Σg·x̂ (over all rows) and
+
+        ∂x = g·w·r − [row among the first] · (w·r/M)·(∂b + x̂·∂w):
+
+    the usual backward pass of batch norm, the sums going over more rows than the statistics.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        input: torch.Tensor,  # noqa: A002
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        mean: torch.Tensor,
+        variance: torch.Tensor,
+        rows: int,
+        eps: float,
+    ) -> torch.Tensor:
+        """Every (B, C, …); ``mean`` and biased ``variance`` (C,)."""
+        ctx.save_for_backward(input, weight, mean, variance)
+        ctx.rows, ctx.eps = rows, eps
+        return functional.batch_norm(input, mean, variance, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
+        """See the class."""
+        (gradient,) = gradients
+        input, weight, mean, variance = ctx.saved_tensors  # noqa: A001
+        inverse = torch.rsqrt(variance + ctx.eps)
+        inputs, weights, biases = torch.ops.aten.native_batch_norm_backward(
+            gradient, input, weight, mean, variance, mean, inverse, False, ctx.eps, [True] * 3
+        )
+        first = input[: ctx.rows]
+        share = weight * inverse * (first.shape[1] / first.numel())  # w·r/M
+        slope = -share * inverse * weights
+        shape = (1, -1, *(1,) * (input.ndim - 2))
+        own = inputs[: ctx.rows]
+        own.addcmul_(first, slope.view(shape))
+        own.sub_((share * biases + slope * mean).view(shape))
+        return inputs, weights, biases, None, None, None, None
