@@ -40,6 +40,7 @@ check: $(STAMP) ## format, lint, types, import contracts, container files
 
 bench: $(STAMP) ## measure against physical limits; prints ratios with n and spread
 	@$(BIN)/python -m benchmarks.saliency
+	@$(BIN)/python -m benchmarks.job_memory
 	@$(BIN)/python -m benchmarks.service
 	@$(BIN)/python -m benchmarks.ingestion --rows 200000
 

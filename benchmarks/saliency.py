@@ -87,7 +87,7 @@ def _mask_stage(subject: _Subject, runs: int) -> list[figures.Figure]:
     """The whole mask stage beside a bare forward and backward pass over the same images."""
     ratios = _ratios(subject.mask, subject.forward_backward, runs)
     name = f"mask stage / bare forward and backward of {_SAMPLES} pictures"
-    return [figures.summarise(name, "times as long", ratios, at_most=1.15)]
+    return [figures.summarise(name, "times as long", ratios, at_most=1.10)]
 
 
 def _threshold(subject: _Subject, runs: int) -> list[figures.Figure]:

@@ -6,7 +6,7 @@ import torch
 
 from salun_core import images, modes, preprocessing
 
-BATCH_SIZE = 256
+BATCH_SIZE = 128
 
 
 def logits(

@@ -4,15 +4,28 @@ Deterministic, unlike the authors' code: the net is in eval mode, images pass th
 samples are read in the order of their ids, gradients are summed over the whole forget set and the
 absolute value is taken once at the end. γ makes a share ``density`` of all weights salient, ranked
 globally. A weight whose gradient is exactly 0 is never salient, and ties go to the weight that
-comes first, so the mask never holds arbitrary picks or more weights than were asked for.
+comes first, so the mask never holds arbitrary picks or more weights than were asked for. Several
+processes that share the work get the mask of one, bit for bit.
 """
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
 from torch.nn import functional
 
-from salun_core import errors, images, masks, modes, preprocessing, progress, selection
+from salun_core import (
+    errors,
+    images,
+    masks,
+    modes,
+    preprocessing,
+    progress,
+    selection,
+    shards,
+    spread,
+    weights,
+)
 
 
 def saliency_mask(
@@ -23,6 +36,7 @@ def saliency_mask(
     report: progress.Progress = progress.silent,
     *,
     batch_size: int = 256,
+    members: spread.Spread | None = None,
 ) -> masks.SaliencyMask:
     """The mask of the weights that matter most for the forget set.
 
@@ -30,13 +44,18 @@ def saliency_mask(
         net: on any device; weights, buffers, gradients and mode are as before afterwards.
         forget_set: at least one sample.
         density: share of all weights to make salient, in (0, 1].
-        report: called after every batch.
+        report: called after every batch, or round of batches.
         batch_size: images a forward pass; other sizes may differ in the last bit of a gradient.
+        members: processes that share the batches, on like devices with as many threads; each
+            calls this with the same net (float32) and arguments and gets the whole mask.
 
     Raises:
-        InvalidDataError: the forget set is empty.
+        InvalidDataError: the forget set is empty, density is outside (0, 1], or the members were
+            not given the same.
         NonFiniteLossError: a gradient is not finite.
     """
+    if members is not None:
+        return _shared_mask(net, forget_set, preprocess, density, report, batch_size, members)
     magnitudes = gradient_magnitudes(net, forget_set, preprocess, report, batch_size=batch_size)
     return mask_from_magnitudes(magnitudes, density)
 
@@ -55,21 +74,12 @@ def gradient_magnitudes(
         InvalidDataError: the forget set is empty.
         NonFiniteLossError: a gradient is not finite.
     """
-    if not len(forget_set):
-        raise errors.InvalidDataError("got an empty forget set, expected at least one sample")
-    parameters = dict(net.named_parameters())
-    device = next(iter(parameters.values())).device
-    ordered = forget_set.sorted_by_id()
-    starts = range(0, len(ordered), batch_size)
+    batches = _Batches(net, forget_set, preprocess, batch_size)
     with modes.evaluating(net), modes.own_gradients(net):
-        for step, start in enumerate(starts, 1):
-            rows = slice(start, start + batch_size)
-            inputs = preprocess.normalise(ordered.images[rows].to(device))
-            targets = ordered.labels[rows].to(device)
-            loss = functional.cross_entropy(net(inputs), targets, reduction="sum")
-            (loss / len(ordered)).backward()  # type: ignore[no-untyped-call]
-            report(step, len(starts))
-        return {name: _magnitude(name, p) for name, p in parameters.items()}
+        for index in range(len(batches)):
+            batches.backward(index)
+            report(index + 1, len(batches))
+        return {name: _magnitude(name, p) for name, p in net.named_parameters()}
 
 
 def mask_from_magnitudes(
@@ -84,22 +94,88 @@ def mask_from_magnitudes(
     Raises:
         InvalidDataError: density is outside (0, 1].
     """
-    if not 0.0 < density <= 1.0:
-        raise errors.InvalidDataError(f"got density {density}, expected more than 0, at most 1")
     total = sum(m.numel() for m in magnitudes.values())
-    wanted = max(1, round(density * total))
-    layers = list(magnitudes.values())
-    threshold, larger = selection.kth_largest(layers, wanted)
-    ties_left = wanted - larger
+    salient = selection.largest(list(magnitudes.values()), _wanted(density, total))
     bits, zeros = {}, 0
-    for name, magnitude in magnitudes.items():
+    for (name, magnitude), chosen in zip(magnitudes.items(), salient, strict=True):
         zeros += magnitude.numel() - int(torch.count_nonzero(magnitude))
-        salient = magnitude > threshold
-        if threshold > 0.0 and ties_left > 0:
-            ties_left -= _add_ties(salient, magnitude == threshold, ties_left)
-        bits[name] = masks.pack(salient)
+        bits[name] = masks.pack(chosen)
     shapes = {name: tuple(m.shape) for name, m in magnitudes.items()}
     return masks.SaliencyMask("saliency", bits, shapes, density, zeros / total)
+
+
+class _Batches:
+    """The forget set in batches, in the order of the ids.
+
+    Raises:
+        InvalidDataError: it is empty.
+    """
+
+    def __init__(
+        self,
+        net: torch.nn.Module,
+        forget_set: images.ImageSet,
+        preprocess: preprocessing.Preprocessing,
+        batch_size: int,
+    ) -> None:
+        if not len(forget_set):
+            raise errors.InvalidDataError("got an empty forget set, expected at least one sample")
+        self._net, self._preprocess, self._size = net, preprocess, batch_size
+        self._device = modes.device_of(net)
+        self._samples = forget_set.sorted_by_id()
+
+    def __len__(self) -> int:
+        return -(-len(self._samples) // self._size)
+
+    def backward(self, index: int) -> None:
+        """Add what a batch contributes to the mean gradient to the parameters' ``grad``."""
+        rows = slice(index * self._size, (index + 1) * self._size)
+        inputs = self._preprocess.normalise(self._samples.images[rows].to(self._device))
+        targets = self._samples.labels[rows].to(self._device)
+        loss = functional.cross_entropy(self._net(inputs), targets, reduction="sum")
+        (loss / len(self._samples)).backward()  # type: ignore[no-untyped-call]
+
+    def digest(self, density: float) -> torch.Tensor:
+        """What tells these batches, the net and a density from others; uint8 (32,)."""
+        found = hashlib.sha256(repr((self._samples.ids, self._size, density)).encode())
+        found.update(weights.bits(self._samples.images).data)
+        found.update(weights.bits(self._samples.labels).data)
+        for name, tensor in self._net.state_dict().items():
+            found.update(name.encode())
+            found.update(weights.bits(tensor).data)
+        return torch.frombuffer(bytearray(found.digest()), dtype=torch.uint8)
+
+
+def _shared_mask(
+    net: torch.nn.Module,
+    forget_set: images.ImageSet,
+    preprocess: preprocessing.Preprocessing,
+    density: float,
+    report: progress.Progress,
+    batch_size: int,
+    members: spread.Spread,
+) -> masks.SaliencyMask:
+    batches = _Batches(net, forget_set, preprocess, batch_size)
+    digests = members.gather(batches.digest(density))
+    if not bool((digests == digests[0]).all()):
+        raise errors.InvalidDataError("got different nets, samples or settings, expected the same")
+    layout = shards.Shards(net, members)
+    wanted = _wanted(density, layout.total)
+    with modes.evaluating(net), modes.own_gradients(net):
+        own = layout.sum_gradients(batches.backward, len(batches), report)
+    layout.check_finite(own)
+    own.abs_()
+    (salient,) = selection.largest([own], wanted, members)
+    bits = layout.gather_bits(salient)
+    nonzero = int(members.add_up(torch.count_nonzero(own)))
+    zero_share = (layout.total - nonzero) / layout.total
+    return masks.SaliencyMask("saliency", bits, layout.shapes, density, zero_share)
+
+
+def _wanted(density: float, total: int) -> int:
+    if not 0.0 < density <= 1.0:
+        raise errors.InvalidDataError(f"got density {density}, expected more than 0, at most 1")
+    return max(1, round(density * total))
 
 
 def _magnitude(name: str, parameter: torch.nn.Parameter) -> torch.Tensor:
@@ -109,14 +185,3 @@ def _magnitude(name: str, parameter: torch.nn.Parameter) -> torch.Tensor:
     if not torch.isfinite(magnitude.max()):
         raise errors.NonFiniteLossError(f"the gradient of {name} is not finite")
     return magnitude
-
-
-def _add_ties(salient: torch.Tensor, ties: torch.Tensor, limit: int) -> int:
-    """Make the first ``limit`` ties salient, in place; how many were made so."""
-    count = int(torch.count_nonzero(ties))
-    if count > limit:
-        first = ties.reshape(-1).nonzero().flatten()[:limit]
-        salient.reshape(-1)[first] = True
-        return limit
-    salient.logical_or_(ties)
-    return count

@@ -17,11 +17,16 @@ def mask_for(
     spec: specs.UnlearningSpec,
     report: progress.Progress = progress.silent,
 ) -> masks.SaliencyMask | None:
-    """The mask that the recipe asks for; ``None`` where every weight may change."""
+    """The mask that the recipe asks for; ``None`` where every weight may change.
+
+    Its batches are those of the recipe, so that the mask needs no more memory than the steps.
+    """
     if spec.mask == "none":
         return None
     preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
-    mask = saliency.saliency_mask(net, forget_set, preprocess, spec.density, report)
+    mask = saliency.saliency_mask(
+        net, forget_set, preprocess, spec.density, report, batch_size=spec.batch_size
+    )
     return masks.random_mask(mask, spec.seed) if spec.mask == "random" else mask
 
 

@@ -104,7 +104,8 @@ def verify(
     Returns:
         Metrics as the design's table names them; ``evidence`` holds pool sizes, the same metrics
         of the original (and of the retrained net), whom the change fell on, what could not be
-        measured and why, histograms, mask record, versions; ``seconds`` has ``verify``.
+        measured and why, histograms, mask record, versions, CPU threads; ``seconds`` has
+        ``verify``.
 
     Raises:
         InvalidDataError: a set that must have samples is empty, or a label is no class.
@@ -253,6 +254,7 @@ def _evidence(config: specs.ClassifierConfig, splits: Splits, subject: Subject) 
             "numpy": np.__version__,
             "scikit-learn": sklearn.__version__,
         },
+        "threads": torch.get_num_threads(),  # other numbers give other last bits on a CPU
     }
 
 

@@ -47,7 +47,8 @@ def search(
         ``factor`` λ and the objective at every λ, as ``objective_at_<λ>``.
     """
     final = masked_step.copy_state(net)
-    judge = _Judge(net, original, config, data, seed)
+    net.load_state_dict(original)
+    judge = _Judge(net, config, data, seed)
     found = {}
     for factor in FACTORS:
         _set_point(net, original, final, factor, mask)
@@ -58,10 +59,11 @@ def search(
 
 
 class _Judge:
+    """Looks at the net's points; made while the net is at θo."""
+
     def __init__(
         self,
         net: torch.nn.Module,
-        original: dict[str, torch.Tensor],
         config: specs.ClassifierConfig,
         data: contract.UnlearningData,
         seed: int,
@@ -74,11 +76,8 @@ class _Judge:
         self._forget = data.forget_set
         self._holdout = data.holdout_set.without_labels(data.excluded_labels)
         self._retain = data.retain_set.subset(order[:_RETAIN_SAMPLES].tolist())
-        state = masked_step.copy_state(net)
-        net.load_state_dict(original)
         self._retain_before = self._accuracy(self._retain)
         self._holdout_before = self._accuracy(self._holdout)
-        net.load_state_dict(state)
 
     def objective(self) -> float:
         """Distance of the forget set from unseen data, plus what utility is lost beyond measure."""

@@ -5,6 +5,8 @@
 - ``random_label``: the paper's recipe (arXiv 2310.12508, equation 5).
 """
 
+import dataclasses
+
 import torch
 
 from salun_core import batchnorm, masked_step, masks, progress, specs
@@ -30,6 +32,11 @@ def unlearn(
         return random_label.unlearn(net, config, data, mask, spec, report, checkpoints)
     search = spec.line_search and spec.targets == "matched"
     original = masked_step.copy_state(net) if search else {}
-    run = joint.train(net, config, data, mask, spec, report, checkpoints)
-    detail = line_search.search(net, original, config, data, mask, spec.seed) if search else {}
-    return run.result(batchnorm.statistics_names(net), {"line_search": detail} if search else {})
+    # The run is closed before the search: its gradients and momentum need not be held meanwhile.
+    result = joint.train(net, config, data, mask, spec, report, checkpoints).result(
+        batchnorm.statistics_names(net)
+    )
+    if not search:
+        return result
+    found = line_search.search(net, original, config, data, mask, spec.seed)
+    return dataclasses.replace(result, detail={"line_search": found})

@@ -71,10 +71,8 @@ def test_density_outside_its_range_is_refused(density: float) -> None:
 
 
 def test_kth_largest_of_many_is_that_of_sorting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small limits force the bracket, the counting passes and the halving to work."""
+    """A small limit makes every pass count chunk by chunk."""
     monkeypatch.setattr(selection, "_CHUNK", 1000)
-    monkeypatch.setattr(selection, "_SAMPLE", 256)
-    monkeypatch.setattr(selection, "_SORTED_AT_ONCE", 64)
     generator = torch.Generator().manual_seed(5)
     parts = [torch.randn(n, generator=generator).abs() for n in (7001, 1, 13000)]
     parts[2][:9000] = 0.25

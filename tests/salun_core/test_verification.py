@@ -120,6 +120,7 @@ def test_report_of_samples(
     assert "resurfacing" not in report.evidence["original"]  # the original is not trained further
     assert report.evidence["original"]["forget_holdout_auc"] > 0.6
     assert report.evidence["pools"] == {"forget": 24, "retain": 216, "holdout": 120, "test": 120}
+    assert report.evidence["threads"] == torch.get_num_threads()
     assert report.evidence["weights_changed"]["share"] <= mask.density
     assert sum(report.evidence["histograms"]["after"]["forget"]) == 24
     assert report.seconds["verify"] > 0.0
