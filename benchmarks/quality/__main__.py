@@ -25,7 +25,7 @@ from salun_core import errors
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing and write JSON, Markdown and a plot."""
-    options = _parsed(arguments)
+    options = parsed(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     console = rich.console.Console()
     context = multiprocessing.get_context("spawn")
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; ends the process where they are none, or the reference cannot be run."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.quality",
         description=__doc__,

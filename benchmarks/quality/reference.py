@@ -133,15 +133,19 @@ def unlearn(
 
 @contextlib.contextmanager
 def _importing_from(folder: Path) -> Iterator[None]:
-    """Bare names are found in the folder first, as their modules import each other."""
+    """Bare names are found in the folder first, as their modules import each other, and gone after.
+
+    None of what is called imports anything later.
+    """
     sys.path.insert(0, str(folder))
     sys.modules.update({name: mock.MagicMock() for name in _HOLLOW})
     try:
         yield
     finally:
         sys.path.remove(str(folder))
-        for name in _HOLLOW:
-            del sys.modules[name]
+        for name, module in list(sys.modules.items()):
+            if name in _HOLLOW or (getattr(module, "__file__", None) or "").startswith(f"{folder}"):
+                del sys.modules[name]
 
 
 def _loader(
@@ -161,7 +165,7 @@ def _loader(
 def _arguments(arg_parser: types.ModuleType, **chosen: object) -> argparse.Namespace:
     """What their command line gives without options, with what is chosen."""
     with mock.patch.object(sys, "argv", ["main_random.py"]):
-        arguments = arg_parser.parse_args()
+        arguments: argparse.Namespace = arg_parser.parse_args()
     for name, value in chosen.items():
         setattr(arguments, name, value)
     return arguments

@@ -142,11 +142,13 @@ class _Field:
         found = []
         for setting in rivals.RIVALS[key].tried:
             told = f"{rivals.RIVALS[key].title} {_shown(setting)}"
-            self._say(told)
             try:
-                found.append(self._unlearned(key, setting))
+                row = self._unlearned(key, setting)
             except errors.NonFiniteLossError as error:
                 self._say(f"{told} diverged: {error}")
+                continue
+            self._say(f"{told}: gap {100 * row.gap:.2f}, {row.seconds:.0f} s")
+            found.append(row)
         return min(found, key=lambda row: row.gap, default=None)
 
     def _unlearned(self, key: str, setting: Mapping[str, Any]) -> Row:
