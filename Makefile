@@ -44,8 +44,8 @@ bench: $(STAMP) ## measure against physical limits; prints ratios with n and spr
 	@$(BIN)/python -m benchmarks.service
 	@$(BIN)/python -m benchmarks.ingestion --rows 200000
 
-bench-quality: $(STAMP) ## compare methods with retraining (DATA=cifar10.parquet, else small digits; takes long)
-	@$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA)) --out bench-quality
+bench-quality: $(STAMP) ## compare methods with retraining (DATA=cifar10.parquet, REFERENCE=checkout; takes long)
+	@$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA)) $(if $(REFERENCE),--reference $(REFERENCE)) --out bench-quality
 
 migrate: $(STAMP) ## bring the database at DATABASE_URL to the newest schema
 	@$(BIN)/python -m migrations

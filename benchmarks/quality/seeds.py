@@ -9,38 +9,61 @@ from typing import Any
 
 import torch
 
-from benchmarks.quality import data, runs, scenarios
+from benchmarks.quality import data, rivals, runs, scenarios
 
 _ON_EVERY_SEED: tuple[scenarios.Name, ...] = ("samples_10", "samples_50")
 
 
 def run(options: argparse.Namespace, seed: int) -> None:
-    """Do the scenarios that the seed's file has not got yet."""
+    """Make the rows that the seed's file has not got yet."""
     torch.set_num_threads(1)
     path = file_of(options, seed)
     rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-    done = {row["scenario"] for row in rows}
-    missing = [
-        name
-        for name in scenarios.NAMES
-        if name in options.scenarios
-        and name not in done
-        and (name in _ON_EVERY_SEED or seed in options.seeds[: options.few])
-    ]
+    done = {(row["scenario"], row["key"]) for row in rows}
+    missing = {
+        name: keys
+        for name in _scenarios(options, seed)
+        if (keys := [key for key in _keys(options, seed) if (name, key) not in done])
+    }
     if not missing:
         return
-    _say(f"seed {seed}: training the original")
+    _say(f"seed {seed}: the original")
     sizes = runs.Sizes(options.train, options.holdout, options.test, options.epochs)
-    bench = runs.Bench.of(_source(options), sizes, seed)
-    for name in missing:
-        rows += [dataclasses.asdict(row) for row in bench.rows(name, options.methods, _say)]
-        path.write_text(json.dumps(rows, indent=1) + "\n")
+    folder = options.out / f"seed-{seed}"
+    bench = runs.Bench.of(_source(options), sizes, seed, folder, options.reference)
+    for name, keys in missing.items():
+        for row in bench.rows(name, keys, _say):
+            rows.append(dataclasses.asdict(row))
+            _write(path, rows)
 
 
 def file_of(options: argparse.Namespace, seed: int) -> Path:
     """Where the rows of a seed are."""
     path: Path = options.out / f"seed-{seed}.json"
     return path
+
+
+def _scenarios(options: argparse.Namespace, seed: int) -> list[scenarios.Name]:
+    few = seed in options.seeds[: options.few]
+    return [
+        name
+        for name in scenarios.NAMES
+        if name in options.scenarios and (few or name in _ON_EVERY_SEED)
+    ]
+
+
+def _keys(options: argparse.Namespace, seed: int) -> list[str]:
+    """Yardsticks first, then the rivals of this seed."""
+    few = seed in options.seeds[: options.rivals_on]
+    asked = [*options.methods, *([] if options.reference is None else [rivals.REFERENCE])]
+    chosen = [key for key in rivals.RIVALS if key in asked and (few or key in rivals.ON_EVERY_SEED)]
+    return [*runs.YARDSTICKS, *chosen]
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(rows, indent=1) + "\n")
+    partial.replace(path)
 
 
 def _source(options: argparse.Namespace) -> data.Source:
