@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from salun_core import (
     progress,
     specs,
     trials,
+    unseen,
     verification,
     weights,
 )
@@ -57,9 +59,10 @@ class PreparedClassifier:
         data = unlearn_contract.UnlearningData(
             forget_set=self.sets["forget"],
             retain_set=self.sets["retain"],
-            holdout_set=self._unseen(),
+            holdout_set=self.pool.image_set,
             previous_set=self.sets["previous"],
             excluded_labels=tuple(self.plan.excluded_labels),
+            cross_fitted=self.pool.cross_fitted,
         )
         result = methods.unlearn(net, self.config, data, _mask(mask), spec, report, checkpoints)
         detail = {
@@ -88,22 +91,28 @@ class PreparedClassifier:
         splits = verification.Splits(
             forget_set=self.sets["forget"],
             retain_set=self.sets["retain"],
-            holdout_set=self._unseen(),
+            holdout_set=self.pool.image_set,
             test_set=self.sets["test"],
             previous_set=self.sets["previous"],
+            cross_fitted=self.pool.cross_fitted,
         )
         net = _load(self.config, unlearned)
         measured = verification.verify(self.original, net, self.config, splits, subject, report)
         evidence = {
             **measured.evidence,
             "method": json.loads(metadata[_DETAIL]),
-            "unseen_pool": "holdout" if len(self.sets["holdout"]) else "test",
+            "unseen": self.pool.evidence(),
         }
         return measured.model_copy(update={"evidence": evidence})
 
-    def _unseen(self) -> images.ImageSet:
-        """What was never trained on: the holdout split, or the test split where there is none."""
-        return self.sets["holdout"] if len(self.sets["holdout"]) else self.sets["test"]
+    @functools.cached_property
+    def pool(self) -> unseen.Unseen:
+        """What was never trained on, for targets and for judging."""
+        samples_of = [self.sets["previous"].without_labels(self.plan.excluded_labels)]
+        if self.plan.kind == "samples":
+            samples_of.append(self.sets["forget"])
+        labels = torch.cat([image_set.labels for image_set in samples_of])
+        return unseen.choose(self.sets["holdout"], self.sets["test"], labels)
 
 
 class Classifier:
