@@ -41,7 +41,7 @@ def test_who_is_not_in_the_pool_is_in_no_fold() -> None:
     assert crossfit.folds_in(some([]), pool).dtype == torch.int64
 
 
-def compared(value: float, error: float, n: int = 10) -> crossfit.Compared:
+def compared(value: float, error: float, n: int = 20) -> crossfit.Compared:
     return crossfit.Compared(value, 0.5, error, n, 20)
 
 
@@ -59,10 +59,21 @@ def test_mean_weighs_by_erased_samples() -> None:
     [((0.62, 0.62), 0.62), ((0.71, 0.3), 0.71), ((0.3, 0.69), 0.3), ((0.6, 0.5), 0.6)],
 )
 def test_surest_of_folds_and_mean(values: tuple[float, float], chosen: float) -> None:
-    """What both folds share is surer in their mean, whose error is less by √2."""
-    found = crossfit.surest([compared(value, 0.06) for value in values])
+    """What both folds share is surer in their mean, whose error is less by √2. A fold's error is
+    widened: .1 − 1.64 · 1.3 · .03 = .036 is more than .05 − 1.64 · .03/√2 = .015.
+    """
+    found = crossfit.surest([compared(value, 0.03) for value in values])
     assert found.value == pytest.approx(chosen)
-    assert found.n == (20 if values[0] == values[1] else 10)
+    alone = values[0] != values[1]
+    assert found.n == (20 if alone else 40)
+    assert found.standard_error == pytest.approx(1.3 * 0.03 if alone else 0.03 / math.sqrt(2))
+
+
+@pytest.mark.parametrize(("count", "alone"), [(19, False), (20, True)])
+def test_a_small_fold_does_not_stand_for_itself(count: int, alone: bool) -> None:
+    """Of .9 and .1 with 19 or 20 samples the first stands, or the mean of about .5."""
+    found = crossfit.surest([compared(0.9, 0.06, count), compared(0.1, 0.06, 19)])
+    assert found.value == (0.9 if alone else pytest.approx(0.5))
 
 
 def test_one_comparison_stands_for_itself() -> None:
