@@ -33,6 +33,7 @@ def show(report: Mapping[str, Any]) -> None:
         ),
         title="verification",
     )
+    _show_resolution(report["metrics"].get("forget_holdout_auc") or {})
     seconds = {name: float(value) for name, value in (report.get("seconds") or {}).items()}
     render.fields([("seconds", seconds), *_short(evidence)])
     console.err.print("all of the evidence: add --json")
@@ -68,6 +69,16 @@ def open_page(target: Path) -> None:
     """Show a page in the browser, or say where it lies."""
     if not webbrowser.open(target.resolve().as_uri()):
         console.err.print(f"no browser was found; the page is {target}", markup=False)
+
+
+def _show_resolution(gate: Mapping[str, Any]) -> None:
+    """Print how small a leak the gate on likeness could have seen, where it was judged."""
+    target, allowed = gate.get("target"), gate.get("allowed")
+    if isinstance(target, int | float) and isinstance(allowed, int | float):
+        console.out.print(
+            f"a leak within an AUC of {target:g} ± {allowed:.2g} passes this gate unseen",
+            highlight=False,
+        )
 
 
 def _short(evidence: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

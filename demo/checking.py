@@ -71,4 +71,4 @@ def _logits(folder: Path, chosen: list[digits.Digit]) -> tuple[torch.Tensor, tor
     decode = preprocessing.Preprocessing(nets.config().pretrained_cfg)
     found = digits.image_set(chosen, decode)
     with torch.inference_mode():
-        return net(decode.normalise(found.images)), found.labels
+        return net(decode.normalise(found.images[:])), found.labels

@@ -1,5 +1,6 @@
 """Audit mode: U-LiRA on a real recipe, by training shadow nets. Expensive, for the night."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -123,9 +124,7 @@ class _Shadow:
         generator = randomness.generator(self._seed("draw"))
         order = torch.randperm(len(retain), generator=generator)
         kept = retain.subset(order[: self._count].sort().values.tolist())
-        data = contract.UnlearningData(
-            forget, kept, self._data.holdout_set, None, self._data.excluded_labels
-        )
+        data = dataclasses.replace(self._data, retain_set=kept, previous_set=None)
         learning, unlearning, retraining = self._telling
         net = self._trained(images.concatenate(kept, forget), training, "with", learning)
         own = spec.model_copy(update={"seed": self._seed("unlearn")})
@@ -170,6 +169,7 @@ def _digest(
         training.model_dump(mode="json"),
         retain_share,
         data.excluded_labels,
+        data.cross_fitted,
         *(s.ids for s in (data.forget_set, data.retain_set, data.holdout_set)),
     ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]

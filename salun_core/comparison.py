@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 import torch
 
 from salun_core import (
+    crossfit,
     errors,
     heads,
     images,
     inference,
+    likeness,
     measures,
     preprocessing,
     specs,
@@ -60,6 +62,8 @@ class Comparison:
         kind: of the request.
         excluded_labels: classes erased earlier.
         seed: of all draws; the same arguments draw the same samples.
+        cross_fitted: erased samples were matched to holdout samples of their fold, see
+            :mod:`salun_core.crossfit`, and are compared with the others only.
 
     Raises:
         InvalidDataError: the forget, retain or test set is empty, or a label is no class.
@@ -72,6 +76,7 @@ class Comparison:
         kind: specs.ForgetKind,
         excluded_labels: tuple[int, ...],
         seed: int,
+        cross_fitted: bool = False,
     ) -> None:
         for name, image_set in sets.items():
             images.check_labels(image_set, config.num_classes)
@@ -81,6 +86,7 @@ class Comparison:
         self._kind, self._excluded, self._seed = kind, excluded_labels, seed
         self._preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
         self._samples = traces.draw_samples(sets, kind, excluded_labels, seed)
+        self._folds = _folds(sets) if cross_fitted else {}
 
     def count_steps(self, originals: int, others: int) -> int:
         """Calls of ``after_step`` for so many originals and other nets."""
@@ -112,7 +118,9 @@ class Comparison:
             InvalidDataError: no class is kept.
         """
         outputs = {
-            name: measures.Outputs(original.logits[name], own.logits[name], image_set.labels)
+            name: likeness.Outputs(
+                original.logits[name], own.logits[name], image_set.labels, self._folds.get(name)
+            )
             for name, image_set in self._sets.items()
         }
         metrics = measures.all_measurements(outputs, self._kind, self._excluded, self._seed)
@@ -160,3 +168,9 @@ class Comparison:
             return heads.find(net, self._config)
         except errors.InvalidDataError:
             return None
+
+
+def _folds(sets: Mapping[str, images.ImageSet]) -> dict[str, torch.Tensor]:
+    found = {name: crossfit.folds(sets[name]) for name in ("forget", "previous") if name in sets}
+    pool = sets["holdout"]
+    return found | {name: crossfit.folds_in(sets[name], pool) for name in ("holdout", "test")}

@@ -93,7 +93,7 @@ def run(
     before = verification.read_original(original, config, splits, subject)
     data = contract.UnlearningData(
         splits.forget_set, splits.retain_set, splits.holdout_set, splits.previous_set,
-        excluded_labels,
+        excluded_labels, splits.cross_fitted,
     )  # fmt: skip
     runs = []
     for turn, (name, own, mask) in enumerate(planned):

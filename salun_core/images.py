@@ -1,4 +1,8 @@
-"""Sets of labelled images in memory, and the order in which they are read."""
+"""Sets of labelled images, and the order in which they are read.
+
+Sets share one array of pictures and hold positions in it, so subsets and unions of them copy
+nothing; the array may be mapped from a file. Only the batch that is worked on is in memory twice.
+"""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -9,11 +13,40 @@ from salun_core import errors, randomness
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Pictures:
+    """Some pictures of a shared array, in an order of their own.
+
+    Attributes:
+        shared: uint8 (M, C, H, W), on the CPU, perhaps mapped from a file; never written to.
+        rows: int64 (N,), positions in it.
+    """
+
+    shared: torch.Tensor
+    rows: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: torch.Tensor | slice | int) -> torch.Tensor:
+        """A copy of the pictures at these of the N places, uint8 (B, C, H, W) or (C, H, W)."""
+        return self.shared[self.rows[index]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+        return (len(self.rows), *self.shared.shape[1:])
+
+    def select(self, index: torch.Tensor) -> "Pictures":
+        """Those at these places, nothing copied."""
+        return Pictures(self.shared, self.rows[index])
+
+
+@dataclasses.dataclass(frozen=True, eq=False, init=False)
 class ImageSet:
     """Images as the net's transform leaves them, before normalisation.
 
     Attributes:
-        images: uint8 (N, C, H, W), on the CPU.
+        images: uint8 (N, C, H, W), on the CPU; ``images[rows]`` is a tensor of some.
         labels: int64 (N,), class numbers.
         ids: N sample ids, all different.
 
@@ -21,14 +54,24 @@ class ImageSet:
         InvalidDataError: the parts do not fit each other.
     """
 
-    images: torch.Tensor
+    images: Pictures
     labels: torch.Tensor
     ids: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+    def __init__(
+        self, images: torch.Tensor | Pictures, labels: torch.Tensor, ids: tuple[str, ...]
+    ) -> None:
+        if isinstance(images, torch.Tensor):
+            images = Pictures(images, torch.arange(len(images)))
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "ids", ids)
+        self._check()
+
+    def _check(self) -> None:
+        if self.images.shared.dtype != torch.uint8 or self.images.shared.ndim != 4:
             raise errors.InvalidDataError(
-                f"got images {self.images.dtype} {tuple(self.images.shape)}, "
+                f"got images {self.images.shared.dtype} {self.images.shape}, "
                 "expected uint8 (N, C, H, W)"
             )
         count = len(self.ids)
@@ -48,7 +91,9 @@ class ImageSet:
     def subset(self, indices: Sequence[int]) -> "ImageSet":
         """The samples at these positions, in this order."""
         index = torch.as_tensor(list(indices), dtype=torch.int64)
-        return ImageSet(self.images[index], self.labels[index], tuple(self.ids[i] for i in indices))
+        return ImageSet(
+            self.images.select(index), self.labels[index], tuple(self.ids[i] for i in indices)
+        )
 
     def without_labels(self, labels: Sequence[int]) -> "ImageSet":
         """The samples of all other classes, order kept."""
@@ -63,18 +108,23 @@ class ImageSet:
 
 
 def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Both sets, one after the other.
+    """Both sets, one after the other; copied only if they do not share their pictures.
 
     Raises:
         InvalidDataError: image sizes differ or an id is in both.
     """
     if first.images.shape[1:] != second.images.shape[1:]:
         raise errors.InvalidDataError(
-            f"got images of {tuple(second.images.shape[1:])}, "
-            f"expected {tuple(first.images.shape[1:])}"
+            f"got images of {second.images.shape[1:]}, expected {first.images.shape[1:]}"
         )
+    if first.images.shared is second.images.shared:
+        rows = torch.cat([first.images.rows, second.images.rows])
+        pictures = Pictures(first.images.shared, rows)
+    else:
+        copied = torch.cat([first.images[:], second.images[:]])
+        pictures = Pictures(copied, torch.arange(len(copied)))
     return ImageSet(
-        torch.cat([first.images, second.images]),
+        pictures,
         torch.cat([first.labels, second.labels]),
         first.ids + second.ids,
     )

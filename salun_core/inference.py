@@ -1,6 +1,6 @@
 """Forward passes without gradients."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
@@ -23,16 +23,13 @@ def logits(
     device = modes.device_of(net)
     parts = []
     with modes.evaluating(net), torch.inference_mode():
-        for batch in _batches(image_set):
+        for start in range(0, len(image_set), BATCH_SIZE):
+            batch = image_set.images[start : start + BATCH_SIZE]
             parts.append(net(preprocess.normalise(batch.to(device))).float().cpu())
             if after_batch is not None:
                 after_batch()
     # A plain tensor: those of inference mode cannot be used in later autograd.
     return torch.cat(parts).clone() if parts else torch.empty(0, 0)
-
-
-def _batches(image_set: images.ImageSet) -> Sequence[torch.Tensor]:
-    return torch.split(image_set.images, BATCH_SIZE) if len(image_set) else ()
 
 
 def count_batches(image_set: images.ImageSet) -> int:

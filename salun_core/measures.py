@@ -1,48 +1,20 @@
 """The metrics of a report, from logits alone. Pure."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch.nn import functional
 
-from salun_core import confidence, errors, specs
-from salun_core.metrics import accuracy, membership, separation
+from salun_core import crossfit, errors, likeness, specs
+from salun_core.metrics import accuracy, membership
 
-_FALSE_POSITIVE_RATE = 0.01
 _Z = 1.64  # by which the class whose drop is surest is found
 _GAP_METRICS = ("unlearning_accuracy", "retain_accuracy", "test_accuracy", "mia_efficacy")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Outputs:
-    """One split as two nets see it.
-
-    Attributes:
-        before: float (N, K), logits of the original.
-        after: float (N, K), logits of the net that is measured.
-        labels: int64 (N,).
-    """
-
-    before: torch.Tensor
-    after: torch.Tensor
-    labels: torch.Tensor
-
-    def select(self, rows: torch.Tensor) -> "Outputs":
-        """The samples where the bool (N,) is true."""
-        if not len(self.labels):
-            return self
-        return Outputs(self.before[rows], self.after[rows], self.labels[rows])
-
-    @property
-    def scores(self) -> torch.Tensor:
-        """Logit-scaled confidence at the measured net, float (N,)."""
-        return confidence.logit_scaled_confidence(self.after, self.labels)
-
-
 def all_measurements(
-    outputs: Mapping[str, Outputs],
+    outputs: Mapping[str, likeness.Outputs],
     kind: specs.ForgetKind,
     excluded_labels: tuple[int, ...],
     seed: int,
@@ -50,7 +22,8 @@ def all_measurements(
     """Every metric of the table for classifiers that a forward pass can give.
 
     Args:
-        outputs: ``forget``, ``retain``, ``holdout``, ``test`` and perhaps ``previous``.
+        outputs: ``forget``, ``retain``, ``holdout``, ``test`` and perhaps ``previous``;
+            cross-fitted where all but ``retain`` say their folds.
         kind: ``class`` leaves the forgotten class out of the utility figures and the attacks'
             pools; ``samples`` compares the forget set with class-matched holdout samples.
         excluded_labels: classes erased earlier, left out of the same.
@@ -73,9 +46,14 @@ def all_measurements(
         "max_class_drop": _max_class_drop(kept["retain"], kept["test"]),
     }
     forget = outputs["forget"]
-    if kind == "samples" and _comparable(forget, kept["holdout"]):
-        metrics["forget_holdout_auc"] = _auc(forget, kept["holdout"])
-    metrics |= _membership(forget, kept, kind, seed)
+    matched = likeness.pairs(forget, kept["holdout"]) if kind == "samples" else []
+    if matched:
+        metrics["forget_holdout_auc"] = _auc(matched)
+    metrics |= _attacks(forget, matched, kept, seed)
+    known = likeness.pairs(forget, kept["test"]) if matched else []
+    if known:
+        metrics["mia_auc"] = _auc(known)
+        metrics["tpr_at_1pct_fpr"] = likeness.measured(known, likeness.true_positive_rate)
     if "previous" in outputs and len(outputs["previous"].labels):
         metrics |= _previous(outputs["previous"], kept["holdout"], gone)
     return metrics
@@ -97,11 +75,16 @@ def average_gap(
     MIA is ``mia_efficacy``, the logistic attack's. The signed distance of every metric that both
     nets have stands in the detail.
     """
-    distances = [abs(own[name].value - retrained[name].value) for name in _GAP_METRICS]
+    distances = [abs(_whole(own[name]) - _whole(retrained[name])) for name in _GAP_METRICS]
     gaps = {name: own[name].value - retrained[name].value for name in own if name in retrained}
     return specs.Measurement(
         value=sum(distances) / len(distances), target=0.0, detail={"gap_to_retrained": gaps}
     )
+
+
+def _whole(measurement: specs.Measurement) -> float:
+    """Of all samples, where the value is that of one fold."""
+    return float(measurement.detail.get("mean", measurement.value))
 
 
 def group_shift(
@@ -136,36 +119,22 @@ def group_shift(
     }
 
 
-def _without(outputs: Outputs, gone: tuple[int, ...]) -> Outputs:
+def _without(outputs: likeness.Outputs, gone: tuple[int, ...]) -> likeness.Outputs:
     return outputs.select(~torch.isin(outputs.labels, torch.tensor(gone, dtype=torch.int64)))
 
 
-def _comparable(forget: Outputs, holdout: Outputs) -> bool:
-    return bool(torch.isin(forget.labels, holdout.labels).any())
-
-
-def _unlearning(outputs: Mapping[str, Outputs]) -> specs.Measurement:
+def _unlearning(outputs: Mapping[str, likeness.Outputs]) -> specs.Measurement:
     """1 − accuracy on the forget set, beside the same on class-matched holdout samples."""
-    forget, holdout = outputs["forget"], outputs["holdout"]
-    value = 1.0 - accuracy.accuracy(forget.after, forget.labels)
+    forget = outputs["forget"]
     detail = {"per_class_accuracy": _per_class(forget), **_top_receiver(forget)}
-    if not _comparable(forget, holdout):
-        return specs.Measurement(value=value, n=len(forget.labels), detail=detail)
-    target, error = _holdout_error_rate(forget, holdout)
-    return specs.Measurement(
-        value=value, target=target, standard_error=error, n=len(forget.labels), detail=detail
-    )
+    matched = likeness.pairs(forget, outputs["holdout"])
+    if matched:
+        return likeness.measured(matched, likeness.error_rate, detail)
+    value = 1.0 - accuracy.accuracy(forget.after, forget.labels)
+    return specs.Measurement(value=value, n=len(forget.labels), detail=detail)
 
 
-def _holdout_error_rate(forget: Outputs, holdout: Outputs) -> tuple[float, float]:
-    weights = separation.class_matched_weights(forget.labels, holdout.labels)
-    rate = 1.0 - accuracy.weighted_accuracy(holdout.after, holdout.labels, weights[1])
-    own = 1.0 - accuracy.accuracy(forget.after, forget.labels)
-    sizes = [accuracy.effective_size(w) for w in weights]
-    return rate, accuracy.proportion_standard_error(own, sizes[0], rate, sizes[1])
-
-
-def _class_unlearning(outputs: Mapping[str, Outputs]) -> specs.Measurement:
+def _class_unlearning(outputs: Mapping[str, likeness.Outputs]) -> specs.Measurement:
     """1 − accuracy on the forgotten class's training samples; unseen ones in the detail."""
     forget = outputs["forget"]
     value = 1.0 - accuracy.accuracy(forget.after, forget.labels)
@@ -187,7 +156,7 @@ def _class_unlearning(outputs: Mapping[str, Outputs]) -> specs.Measurement:
     return specs.Measurement(value=value, target=1.0, n=len(forget.labels), detail=detail)
 
 
-def _top_receiver(forget: Outputs) -> dict[str, object]:
+def _top_receiver(forget: likeness.Outputs) -> dict[str, object]:
     """The wrong class that most forgotten samples are taken for, and their share; none if none."""
     predicted = forget.after.argmax(dim=1)
     wrong = predicted[predicted != forget.labels]
@@ -201,7 +170,7 @@ def _top_receiver(forget: Outputs) -> dict[str, object]:
     }
 
 
-def _utility(outputs: Outputs) -> specs.Measurement:
+def _utility(outputs: likeness.Outputs) -> specs.Measurement:
     before = accuracy.correct(outputs.before, outputs.labels)
     after = accuracy.correct(outputs.after, outputs.labels)
     return specs.Measurement(
@@ -213,7 +182,7 @@ def _utility(outputs: Outputs) -> specs.Measurement:
     )
 
 
-def _max_class_drop(retain: Outputs, test: Outputs) -> specs.Measurement:
+def _max_class_drop(retain: likeness.Outputs, test: likeness.Outputs) -> specs.Measurement:
     """The drop of the class whose drop exceeds its sampling error most."""
     worst: tuple[float, float, float, int, dict[str, object]] | None = None
     drops: dict[str, dict[str, float]] = {}
@@ -236,39 +205,27 @@ def _max_class_drop(retain: Outputs, test: Outputs) -> specs.Measurement:
     )
 
 
-def _auc(erased: Outputs, unseen: Outputs) -> specs.Measurement:
-    found = separation.forget_holdout_auc(
-        erased.scores, erased.labels, unseen.scores, unseen.labels
-    )
-    return specs.Measurement(
-        value=found.value,
-        target=0.5,
-        standard_error=found.standard_error,
-        n=found.n_positive,
-        detail={"n_unseen": found.n_negative, "score": "logit-scaled confidence"},
-    )
+def _auc(matched: list[likeness.Pair]) -> specs.Measurement:
+    return likeness.measured(matched, likeness.auc, {"score": "logit-scaled confidence"})
 
 
-def _membership(
-    forget: Outputs, kept: Mapping[str, Outputs], kind: specs.ForgetKind, seed: int
+def _attacks(
+    forget: likeness.Outputs,
+    matched: list[likeness.Pair],
+    kept: Mapping[str, likeness.Outputs],
+    seed: int,
 ) -> dict[str, specs.Measurement]:
     """Three attacks on the forget set; targets from class-matched holdout samples."""
-    retain, test, holdout = kept["retain"].scores, kept["test"].scores, kept["holdout"]
+    retain, test = kept["retain"].scores, kept["test"].scores
     logistic = membership.logistic_attack(membership.balanced_pools(retain, test, seed))
     probabilities = membership.balanced_pools(torch.sigmoid(retain), torch.sigmoid(test), seed)
     svc = membership.confidence_svc_attack(probabilities)
     threshold = membership.loss_threshold_attack(_loss(retain))
-    matched = kind == "samples" and _comparable(forget, holdout)
-    unseen = holdout if matched else None
-    metrics = {
-        "mia_efficacy": _efficacy(logistic, forget, unseen, lambda scores: scores),
-        "mia_efficacy_svc": _efficacy(svc, forget, unseen, torch.sigmoid),
-        "mia_efficacy_threshold": _efficacy(threshold, forget, unseen, _loss),
+    return {
+        "mia_efficacy": _efficacy(logistic, forget, matched, lambda scores: scores),
+        "mia_efficacy_svc": _efficacy(svc, forget, matched, torch.sigmoid),
+        "mia_efficacy_threshold": _efficacy(threshold, forget, matched, _loss),
     }
-    if matched and _comparable(forget, kept["test"]):
-        metrics["mia_auc"] = _auc(forget, kept["test"])
-        metrics["tpr_at_1pct_fpr"] = _true_positive_rate(forget, kept["test"])
-    return metrics
 
 
 def _loss(scores: torch.Tensor) -> torch.Tensor:
@@ -278,31 +235,18 @@ def _loss(scores: torch.Tensor) -> torch.Tensor:
 
 def _efficacy(
     attack: membership.Attack,
-    forget: Outputs,
-    holdout: Outputs | None,
+    forget: likeness.Outputs,
+    matched: list[likeness.Pair],
     feature: Callable[[torch.Tensor], torch.Tensor],
 ) -> specs.Measurement:
-    count = len(forget.labels)
-    even = torch.full((count,), 1.0 / count, dtype=torch.float64)
-    value = membership.mia_efficacy(attack, feature(forget.scores), even)
-    if holdout is None:
-        return specs.Measurement(value=value, n=count)
-    weights = separation.class_matched_weights(forget.labels, holdout.labels)
-    target = membership.mia_efficacy(attack, feature(holdout.scores), weights[1])
-    sizes = [accuracy.effective_size(w) for w in weights]
-    error = accuracy.proportion_standard_error(value, sizes[0], target, sizes[1])
-    return specs.Measurement(value=value, target=target, standard_error=error, n=count)
-
-
-def _true_positive_rate(forget: Outputs, test: Outputs) -> specs.Measurement:
-    rate = _FALSE_POSITIVE_RATE
-    value = membership.true_positive_rate_at(forget.scores, test.scores, rate)
-    error = math.sqrt(rate * (1.0 - rate) * (1.0 / len(forget.labels) + 1.0 / len(test.labels)))
-    return specs.Measurement(value=value, target=rate, standard_error=error, n=len(forget.labels))
+    if matched:
+        return likeness.measured(matched, likeness.efficacy(attack, feature))
+    value = likeness.share_called_unseen(attack, feature(forget.scores))
+    return specs.Measurement(value=value, n=len(forget.labels))
 
 
 def _previous(
-    previous: Outputs, holdout: Outputs, gone: tuple[int, ...]
+    previous: likeness.Outputs, holdout: likeness.Outputs, gone: tuple[int, ...]
 ) -> dict[str, specs.Measurement]:
     """The same comparison for all that was erased before: samples of a gone class must miss."""
     samples = _without(previous, gone)
@@ -311,22 +255,32 @@ def _previous(
     if not len(samples.labels):
         whole = specs.Measurement(value=value, target=1.0, standard_error=0.0, n=count)
         return {"previous_erasures": whole}
-    if not _comparable(samples, holdout):
+    matched = likeness.pairs(samples, holdout)
+    if not matched:
         return {"previous_erasures": specs.Measurement(value=value, n=count)}
-    share = len(samples.labels) / count
-    rate, error = _holdout_error_rate(samples, holdout)
+    missed = 1.0 - accuracy.correct(previous.after, previous.labels).double()
+    of_class = missed[torch.isin(previous.labels, torch.tensor(gone, dtype=torch.int64))].sum()
+
+    def compare(erased: likeness.Outputs, unseen: likeness.Outputs) -> crossfit.Compared:
+        """Of the samples, and of the gone classes in the proportion that they have."""
+        own = likeness.error_rate(erased, unseen)
+        share = len(samples.labels) / count
+        return dataclasses.replace(
+            own,
+            value=share * own.value + of_class.item() / count,
+            target=share * own.target + (1.0 - share),
+            standard_error=share * own.standard_error,
+        )
+
+    detail = {"n_samples": len(samples.labels)}
     return {
-        "previous_erasures": specs.Measurement(
-            value=value,
-            target=share * rate + (1.0 - share),
-            standard_error=share * error,
-            n=count,
-            detail={"n_samples": len(samples.labels)},
+        "previous_erasures": likeness.measured(matched, compare, detail).model_copy(
+            update={"n": count}
         ),
-        "previous_erasures_auc": _auc(samples, holdout),
+        "previous_erasures_auc": _auc(matched),
     }
 
 
-def _per_class(outputs: Outputs) -> dict[str, float]:
+def _per_class(outputs: likeness.Outputs) -> dict[str, float]:
     found = accuracy.per_class_accuracy(outputs.after, outputs.labels)
     return {str(label): value for label, value in found.items()}

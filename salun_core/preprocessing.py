@@ -2,12 +2,15 @@
 
 import dataclasses
 import io
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import PIL.Image
+import timm
 import torch
+import torchvision
 from timm.data import transforms_factory
 
 from salun_core import errors, images, specs
@@ -55,6 +58,15 @@ class Preprocessing:
     _transform: Callable[[Any], Any] = dataclasses.field(init=False, repr=False)
     _scale: torch.Tensor = dataclasses.field(init=False, repr=False)
     _shift: torch.Tensor = dataclasses.field(init=False, repr=False)
+
+    def fingerprint(self) -> str:
+        """What the decoded bytes depend on beside the encoded ones: settings and libraries.
+
+        Mean and spread are not among it: they come after.
+        """
+        settings = self.config.model_dump(mode="json", exclude={"mean", "std"})
+        libraries = {module.__name__: module.__version__ for module in (PIL, timm, torchvision)}
+        return json.dumps([settings, libraries], sort_keys=True)
 
     def decode(self, content: bytes, sample_id: str) -> torch.Tensor:
         """One encoded picture (PNG, JPEG or WebP) as uint8 (C, H, W) at the net's input size.

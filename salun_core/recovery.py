@@ -74,7 +74,7 @@ def relearn_steps(
     """
     copied = _trainable_copy(net).eval()
     device = modes.device_of(copied)
-    inputs = preprocess.normalise(panel.images.to(device))
+    inputs = preprocess.normalise(panel.images[:].to(device))
     labels = panel.labels.to(device)
     steps = 0
     while steps < RELEARN_STEPS:

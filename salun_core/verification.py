@@ -38,8 +38,10 @@ class Splits:
         retain_set: what the net kept; nothing that was ever erased.
         holdout_set: never trained on, or empty: then nothing class-matched can be measured and
             the gates of samples fail.
-        test_set: never trained on and never shown to the method.
+        test_set: never trained on and never shown to the method, unless it is cross-fitted.
         previous_set: what earlier jobs erased; ``None`` or empty if nothing.
+        cross_fitted: what was erased was matched so, see :mod:`salun_core.crossfit`; the holdout
+            set may then have the samples of the test set.
     """
 
     forget_set: images.ImageSet
@@ -47,6 +49,7 @@ class Splits:
     holdout_set: images.ImageSet
     test_set: images.ImageSet
     previous_set: images.ImageSet | None = None
+    cross_fitted: bool = False
 
     def by_name(self) -> dict[str, images.ImageSet]:
         """Every set that is there, by short name."""
@@ -188,7 +191,12 @@ def _comparison(
     config: specs.ClassifierConfig, splits: Splits, subject: Subject
 ) -> comparison.Comparison:
     return comparison.Comparison(
-        config, splits.by_name(), subject.kind, subject.excluded_labels, subject.spec.seed
+        config,
+        splits.by_name(),
+        subject.kind,
+        subject.excluded_labels,
+        subject.spec.seed,
+        splits.cross_fitted,
     )
 
 

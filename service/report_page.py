@@ -28,7 +28,8 @@ MEANINGS: Mapping[str, str] = {
     ),
     "forget_holdout_auc": (
         "Can forgotten samples be told from unseen ones (holdout) by how sure the net is? "
-        "0.5 means they look alike; above it they are still known, below it they stand out."
+        "0.5 means they look alike; above it they are still known, below it they stand out. "
+        "Where it is cross-fitted, the half that misses most surely is shown."
     ),
     "mia_efficacy": (
         "Membership inference: share of the forgotten samples that an attacker takes for never "
@@ -79,7 +80,7 @@ MEANINGS: Mapping[str, str] = {
 }
 """What a metric says, in one line; the order is the table's."""
 
-_GROUPS = ("mask", "method", "spec", "pools", "run", "versions", "attacks")
+_GROUPS = ("unseen", "mask", "method", "spec", "pools", "run", "versions", "attacks")
 _ELSEWHERE = frozenset({"histograms", "original", "retrained", "labels", "weights_changed"})
 _LAYERS = frozenset({"layer_density", "per_layer", "losses"})
 _MOST_ITEMS = 12
@@ -129,6 +130,7 @@ def render(report: Mapping[str, Any]) -> str:
         headline=_headline(report, passed),
         summary=_gates_in_words(gated),
         failures=[str(item) for item in _listed(verdict.get("failures"))],
+        resolution=_resolution(report),
         facts=list(_facts(report)),
         rows=rows,
         retrained=any(row.retrained != _NOTHING for row in rows),
@@ -199,6 +201,20 @@ def _gates_in_words(gated: Sequence[Row]) -> str:
     return (
         f"{failed} of {len(gated)} gates failed. A version that fails a gate is never served; the "
         "duty to forget stays."
+    )
+
+
+def _resolution(report: Mapping[str, Any]) -> str:
+    """How small a leak the gate on likeness could have seen; empty where nothing was judged."""
+    gate = report_values.mapping(
+        report_values.mapping(report.get("metrics")).get("forget_holdout_auc")
+    )
+    target, allowed = (report_values.number(gate.get(name)) for name in ("target", "allowed"))
+    if target is None or allowed is None:
+        return ""
+    return (
+        f"What the gate could not see: a leak within an AUC of {target:g} ± {allowed:.2g} between "
+        "forgotten and unseen samples passes."
     )
 
 

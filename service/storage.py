@@ -1,7 +1,8 @@
 """The content-addressed store: a file's name is its SHA-256, and it is there whole or not at all.
 
 Layout under the data folder: ``blobs/ab/abcdef…`` for content, ``incoming/`` for what is being
-written, ``work/{job}/{fence}/`` for the scratch files of one attempt (a zombie litters only there).
+written, ``work/{job}/{fence}/`` for the scratch files of one attempt (a zombie litters only there),
+``cache/{digest}/`` for what can be computed again from files of that digest.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,6 +135,27 @@ def scratch(job_id: uuid.UUID, fence: int) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             folder.parent.rmdir()
+
+
+def cache_of(digests: Sequence[str]) -> Path:
+    """The folder for what was computed from these files, in this order; made on first use."""
+    folder = _cache_path(digests)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def drop_cache(digests: Sequence[str]) -> None:
+    """Forget what was computed from these files: it may hold personal data as they do.
+
+    To be called wherever the files themselves are removed. Who has a part of it mapped keeps it
+    until they are done.
+    """
+    shutil.rmtree(_cache_path(digests), ignore_errors=True)
+
+
+def _cache_path(digests: Sequence[str]) -> Path:
+    name = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return root() / "cache" / name
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,25 +10,49 @@ import sqlalchemy as sa
 from service import database, datasets, storage, tables
 
 
-@dataclass(frozen=True)
-class EncodedSample:
-    """A ledger row with its encoded image."""
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A labelled sample of the ledger, and where its encoded image lies."""
 
     sample_id: str
     split: str
     label: int
-    content: bytes
+    file_index: int
+    row_group: int
+    row_index: int
 
 
-def read(dataset_name: str) -> Iterator[EncodedSample]:
-    """Every labelled sample of a dataset in storage order, one row group in memory at a time."""
+@dataclass(frozen=True)
+class Listing:
+    """Every labelled sample of a dataset in storage order; ``files`` are digests."""
+
+    files: Sequence[str]
+    samples: Sequence[Located]
+
+
+def listing(dataset_name: str) -> Listing:
+    """What the ledger holds of a dataset."""
     with database.transaction() as session:
         dataset = datasets.by_name(session, dataset_name)
-        files, rows = dataset.files, session.execute(_located(dataset)).all()
-    for file_index, in_file in itertools.groupby(rows, key=lambda row: row.file_index):
-        file = pq.ParquetFile(storage.path_of(files[file_index]))
-        for row_group, in_group in itertools.groupby(in_file, key=lambda row: row.row_group):
-            yield from _decode(file, row_group, list(in_group))
+        found = [
+            Located(
+                row.sample_id, row.split, row.label, row.file_index, row.row_group, row.row_index
+            )
+            for row in session.execute(_located(dataset))
+            if row.label is not None
+        ]
+        return Listing(tuple(dataset.files), found)
+
+
+def contents(listed: Listing) -> Iterator[bytes]:
+    """The encoded image of every sample, in order; one row group in memory at a time."""
+    for file_index, in_file in itertools.groupby(listed.samples, key=lambda one: one.file_index):
+        file = pq.ParquetFile(storage.path_of(listed.files[file_index]))
+        for row_group, in_group in itertools.groupby(in_file, key=lambda one: one.row_group):
+            column = file.read_row_group(row_group, columns=["image"]).column("image")
+            encoded = column.combine_chunks().field("bytes")
+            for sample in in_group:
+                yield encoded[sample.row_index].as_py()
 
 
 def _located(dataset: tables.Dataset) -> sa.Select[str, str, int | None, int, int, int]:
@@ -45,16 +69,3 @@ def _located(dataset: tables.Dataset) -> sa.Select[str, str, int | None, int, in
         .where(sample.dataset_id == dataset.id, sample.label.is_not(None))
         .order_by(sample.file_index, sample.row_group, sample.row_index)
     )
-
-
-def _decode(
-    file: pq.ParquetFile,
-    row_group: int,
-    rows: Sequence[sa.Row[str, str, int | None, int, int, int]],
-) -> Iterator[EncodedSample]:
-    images = file.read_row_group(row_group, columns=["image"]).column("image").combine_chunks()
-    contents = images.field("bytes")
-    for row in rows:
-        label = row.label
-        if label is not None:
-            yield EncodedSample(row.sample_id, row.split, label, contents[row.row_index].as_py())

@@ -98,7 +98,7 @@ def _shuffled(indices: torch.Tensor, seed: int, purpose: str) -> torch.Tensor:
 
 def _image_set(source: Source, indices: torch.Tensor) -> images.ImageSet:
     ids = tuple(f"{index:06d}" for index in indices.tolist())
-    return images.ImageSet(source.pictures[indices], source.labels[indices], ids)
+    return images.ImageSet(images.Pictures(source.pictures, indices), source.labels[indices], ids)
 
 
 def _config(

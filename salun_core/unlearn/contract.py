@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from salun_core import errors, images, masks, progress, specs
+from salun_core import crossfit, errors, images, masks, progress, specs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,6 +19,8 @@ class UnlearningData:
         holdout_set: never trained on; needed by matched targets, may be empty otherwise.
         previous_set: erased by earlier jobs, kept erased in this one; ``None`` or empty if none.
         excluded_labels: classes that earlier jobs erased as a whole.
+        cross_fitted: erased samples are matched to holdout samples of their own fold only, see
+            :mod:`salun_core.crossfit`.
     """
 
     forget_set: images.ImageSet
@@ -26,6 +28,13 @@ class UnlearningData:
     holdout_set: images.ImageSet
     previous_set: images.ImageSet | None = None
     excluded_labels: tuple[int, ...] = ()
+    cross_fitted: bool = False
+
+    def folds(self, image_set: images.ImageSet) -> torch.Tensor:
+        """The folds of one of the sets, int64 (N,); all 0 without cross-fitting."""
+        if self.cross_fitted:
+            return crossfit.folds(image_set)
+        return torch.zeros(len(image_set), dtype=torch.int64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +105,13 @@ def erased_set(data: UnlearningData) -> images.ImageSet:
     if data.previous_set is None or not len(data.previous_set):
         return data.forget_set
     return images.concatenate(data.forget_set, data.previous_set)
+
+
+def erased_folds(data: UnlearningData) -> torch.Tensor:
+    """Those of :func:`erased_set`, int64 (N,): each set is dealt into folds by itself."""
+    previous = data.previous_set
+    parts = [data.forget_set] if previous is None else [data.forget_set, previous]
+    return torch.cat([data.folds(part) for part in parts])
 
 
 def refused_labels(data: UnlearningData) -> tuple[int, ...]:

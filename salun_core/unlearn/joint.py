@@ -79,8 +79,9 @@ def _groups(
     if not bool(spread.all()):
         rows = (~spread).nonzero().flatten()
         holdout = inference.logits(net, data.holdout_set, preprocess)
+        folds = contract.erased_folds(data)[rows], data.folds(data.holdout_set)
         matched = targets.Matched(
-            logits[rows], erased.labels[rows], holdout, data.holdout_set.labels, refused
+            logits[rows], erased.labels[rows], holdout, data.holdout_set.labels, refused, folds
         )
         groups.append((rows, matched))
     return groups

@@ -4,6 +4,8 @@ Among a few λ the one is taken whose forget set looks most like class-matched h
 without giving up utility.
 """
 
+import dataclasses
+
 import torch
 
 from salun_core import (
@@ -75,6 +77,7 @@ class _Judge:
         self._preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
         self._forget = data.forget_set
         self._holdout = data.holdout_set.without_labels(data.excluded_labels)
+        self._matching = _matching(data, self._forget, self._holdout)
         self._retain = data.retain_set.subset(order[:_RETAIN_SAMPLES].tolist())
         self._retain_before = self._accuracy(self._retain)
         self._holdout_before = self._accuracy(self._holdout)
@@ -82,26 +85,63 @@ class _Judge:
     def objective(self) -> float:
         """Distance of the forget set from unseen data, plus what utility is lost beyond measure."""
         forget, holdout = self._logits(self._forget), self._logits(self._holdout)
-        labels = (self._forget.labels, self._holdout.labels)
-        weights = separation.class_matched_weights(*labels)
-        distance = separation.weighted_wasserstein(
-            _true_probability(forget, labels[0]), _true_probability(holdout, labels[1]), *weights
-        )
-        apart = abs(
-            accuracy.weighted_accuracy(forget, labels[0], weights[0])
-            - accuracy.weighted_accuracy(holdout, labels[1], weights[1])
+        distance = sum(
+            fold.share * self._distance(forget, holdout, fold) for fold in self._matching
         )
         retain_drop = self._retain_before - self._accuracy(self._retain)
-        holdout_drop = self._holdout_before - accuracy.accuracy(holdout, labels[1])
+        holdout_drop = self._holdout_before - accuracy.accuracy(holdout, self._holdout.labels)
         lost = max(0.0, retain_drop - _ALLOWED_RETAIN_DROP)
         lost += max(0.0, holdout_drop - _ALLOWED_HOLDOUT_DROP)
-        return distance + apart + _PENALTY * lost
+        return distance + _PENALTY * lost
+
+    def _distance(self, forget: torch.Tensor, holdout: torch.Tensor, fold: "_Fold") -> float:
+        rows, labels = fold.rows, (self._forget.labels, self._holdout.labels)
+        own, own_labels = forget[rows[0]], labels[0][rows[0]]
+        unseen, unseen_labels = holdout[rows[1]], labels[1][rows[1]]
+        distance = separation.weighted_wasserstein(
+            _true_probability(own, own_labels),
+            _true_probability(unseen, unseen_labels),
+            *fold.weights,
+        )
+        apart = abs(
+            accuracy.weighted_accuracy(own, own_labels, fold.weights[0])
+            - accuracy.weighted_accuracy(unseen, unseen_labels, fold.weights[1])
+        )
+        return distance + apart
 
     def _logits(self, image_set: images.ImageSet) -> torch.Tensor:
         return inference.logits(self._net, image_set, self._preprocess)
 
     def _accuracy(self, image_set: images.ImageSet) -> float:
         return accuracy.accuracy(self._logits(image_set), image_set.labels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Fold:
+    """Forget and holdout samples to compare: positions, class-matched weights, share of all."""
+
+    rows: tuple[torch.Tensor, torch.Tensor]
+    weights: tuple[torch.Tensor, torch.Tensor]
+    share: float
+
+
+def _matching(
+    data: contract.UnlearningData, forget: images.ImageSet, holdout: images.ImageSet
+) -> list[_Fold]:
+    """Every fold as it is matched; all in one without cross-fitting.
+
+    Raises:
+        InvalidDataError: the sets share no class.
+    """
+    separation.class_matched_weights(forget.labels, holdout.labels)
+    folds, found = (data.folds(forget), data.folds(holdout)), []
+    for fold in torch.unique(folds[0]).tolist():
+        rows = (folds[0] == fold).nonzero().flatten(), (folds[1] == fold).nonzero().flatten()
+        labels = forget.labels[rows[0]], holdout.labels[rows[1]]
+        if bool(torch.isin(*labels).any()):
+            weights = separation.class_matched_weights(*labels)
+            found.append(_Fold(rows, weights, len(rows[0]) / len(forget)))
+    return found
 
 
 def _true_probability(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ same class tells how confident it would be without having seen them; the order o
 difficulty is kept. For a class, each sample is spread as the net itself spreads it over the others.
 """
 
+import dataclasses
 from typing import Protocol
 
 import numpy as np
@@ -39,7 +40,8 @@ class Matched:
     original net, gets u = (i + ½)/n_y and as target confidence t the u-quantile of s over the
     holdout samples of class y (over all where the class has none). The target puts σ(t) on the
     true class and splits the rest as the original net does. After every epoch
-    t += Q_holdout,y(u) − Q_erased,y(u), both at the present net.
+    t += Q_holdout,y(u) − Q_erased,y(u), both at the present net. Cross-fitted, all of this holds
+    within each fold alone: a fold's class without holdout samples takes all of that fold.
 
     Args:
         erased_logits: float (N, K) at the original net.
@@ -47,9 +49,11 @@ class Matched:
         holdout_logits: float (M, K) at the original net.
         holdout_labels: int64 (M,).
         refused: classes that get no share.
+        folds: of the erased and of the holdout samples, int64 (N,) and (M,); see
+            :mod:`salun_core.crossfit`. ``None`` for all in one.
 
     Raises:
-        InvalidDataError: there is no holdout sample.
+        InvalidDataError: there is no holdout sample, or none in a fold that is to be matched.
     """
 
     def __init__(
@@ -59,18 +63,27 @@ class Matched:
         holdout_logits: torch.Tensor,
         holdout_labels: torch.Tensor,
         refused: tuple[int, ...] = (),
+        folds: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
         if len(erased_labels) and not len(holdout_labels):
             raise errors.InvalidDataError(
                 "got an empty holdout set, expected unseen samples to match the forget set to"
             )
-        self._labels = erased_labels
-        self._holdout_labels = holdout_labels
+        if folds is None:
+            folds = torch.zeros_like(erased_labels), torch.zeros_like(holdout_labels)
+        if not bool(torch.isin(*folds).all()):
+            raise errors.InvalidDataError(
+                f"got {len(holdout_labels)} unseen samples that all fall to one fold, expected two "
+                "of a class at least to cross-fit with"
+            )
+        self._labels, self._holdout_labels = erased_labels, holdout_labels
+        self._strata = _Strata(erased_labels, folds[0])
+        self._holdout_strata = _Strata(holdout_labels, folds[1])
         others = confidence.without_classes(erased_logits, refused)
         others = others.scatter(1, erased_labels.unsqueeze(1), float("-inf"))
         self._others = torch.softmax(others, dim=1)  # (N, K), 0 at the true class
         scores = confidence.logit_scaled_confidence(erased_logits, erased_labels)
-        self._ranks = _quantile_ranks(scores, erased_labels)
+        self._ranks = _quantile_ranks(scores, self._strata)
         self._confidence = self._wanted(holdout_logits)
 
     def distributions(self, rows: torch.Tensor) -> torch.Tensor:
@@ -86,7 +99,7 @@ class Matched:
     def correct(self, erased_logits: torch.Tensor, holdout_logits: torch.Tensor) -> None:
         """See :class:`Targets`."""
         scores = confidence.logit_scaled_confidence(erased_logits, self._labels)
-        reached = _class_quantiles(scores, self._labels, self._labels, self._ranks)
+        reached = _quantiles(scores, self._strata, self._strata, self._ranks)
         self._confidence += self._wanted(holdout_logits) - reached
         self._confidence.clamp_(_LOWEST, _HIGHEST)
 
@@ -96,7 +109,7 @@ class Matched:
 
     def _wanted(self, holdout_logits: torch.Tensor) -> torch.Tensor:
         scores = confidence.logit_scaled_confidence(holdout_logits, self._holdout_labels)
-        return _class_quantiles(scores, self._holdout_labels, self._labels, self._ranks)
+        return _quantiles(scores, self._holdout_strata, self._strata, self._ranks)
 
 
 class Redistributed:
@@ -139,11 +152,27 @@ class Redistributed:
         return {}
 
 
-def _quantile_ranks(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(i + ½)/n_y for the sample of rank i among the n_y of its class; float64 (N,)."""
-    ranks = torch.empty(len(labels), dtype=torch.float64)
-    for label in torch.unique(labels).tolist():
-        members = (labels == label).nonzero().flatten()
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Strata:
+    """What is matched with what: samples of one class in one fold; int64 (N,) each."""
+
+    labels: torch.Tensor
+    folds: torch.Tensor
+
+    def kinds(self) -> list[tuple[int, int]]:
+        """The pairs of label and fold that occur, sorted."""
+        return sorted(set(zip(self.labels.tolist(), self.folds.tolist(), strict=True)))
+
+    def members(self, label: int, fold: int) -> torch.Tensor:
+        """bool (N,)."""
+        return (self.labels == label) & (self.folds == fold)
+
+
+def _quantile_ranks(scores: torch.Tensor, strata: _Strata) -> torch.Tensor:
+    """(i + ½)/n for the sample of rank i among the n of its stratum; float64 (N,)."""
+    ranks = torch.empty(len(scores), dtype=torch.float64)
+    for kind in strata.kinds():
+        members = strata.members(*kind).nonzero().flatten()
         order = scores[members].argsort(stable=True)
         ranks[members[order]] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(
             members
@@ -151,15 +180,15 @@ def _quantile_ranks(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return ranks
 
 
-def _class_quantiles(
-    scores: torch.Tensor, score_labels: torch.Tensor, labels: torch.Tensor, ranks: torch.Tensor
+def _quantiles(
+    scores: torch.Tensor, score_strata: _Strata, strata: _Strata, ranks: torch.Tensor
 ) -> torch.Tensor:
-    """For every sample the quantile of its class's scores at its rank; float32 (N,)."""
-    found = torch.empty(len(labels), dtype=torch.float32)
-    for label in torch.unique(labels).tolist():
-        members = labels == label
-        pool = scores[score_labels == label]
-        pool = pool if len(pool) else scores
+    """For every sample the quantile of its stratum's scores at its rank; float32 (N,)."""
+    found = torch.empty(len(ranks), dtype=torch.float32)
+    for label, fold in strata.kinds():
+        members = strata.members(label, fold)
+        pool = scores[score_strata.members(label, fold)]
+        pool = pool if len(pool) else scores[score_strata.folds == fold]
         values = np.quantile(pool.double().numpy(), ranks[members].numpy(), method="hazen")
         found[members] = torch.from_numpy(values).float()
     return found

@@ -21,7 +21,32 @@ def test_sorting_does_not_depend_on_the_order_given() -> None:
     whole = _set("b", "c", "a")
     again = whole.subset([2, 0, 1])
     assert whole.sorted_by_id().ids == again.sorted_by_id().ids == ("a", "b", "c")
-    assert torch.equal(whole.sorted_by_id().images, again.sorted_by_id().images)
+    assert torch.equal(whole.sorted_by_id().images[:], again.sorted_by_id().images[:])
+
+
+def test_subsets_and_unions_copy_no_picture() -> None:
+    """Positions are kept, through any depth of subsets; another array is copied."""
+    whole = _set("a", "b", "c", "d", "e")
+    part = whole.subset([4, 2, 0]).subset([2, 1])
+    union = images.concatenate(part, whole.without_labels([0, 2]))
+    for one in (part, union):
+        assert one.images.shared is whole.images.shared
+    assert union.ids == ("a", "c", "b", "e")
+    assert torch.equal(union.images[:], whole.images[torch.tensor([0, 2, 1, 4])])
+    assert torch.equal(union.images[1:3], whole.images[torch.tensor([2, 1])])
+    assert torch.equal(union.images[3], whole.images[4])
+    assert union.images.shape == (4, 1, 2, 2)
+    stranger = images.concatenate(part, _set("x", "y"))
+    assert torch.equal(stranger.images[:2], part.images[:])
+    assert torch.equal(stranger.images[2:], _set("x", "y").images[:])
+
+
+def test_what_is_read_is_a_copy() -> None:
+    """The shared pictures cannot be changed through a batch."""
+    whole = _set("a", "b")
+    for batch in (whole.images[:], whole.images[torch.tensor([1])], whole.images[0:1]):
+        batch.fill_(77)
+    assert torch.equal(whole.images[:], _set("a", "b").images[:])
 
 
 def test_classes_are_left_out() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from salun_core import measures, specs
+from salun_core import likeness, measures, specs
 
 
 def measured(value: float) -> specs.Measurement:
@@ -28,13 +28,13 @@ def test_average_gap_is_over_ua_ra_ta_and_mia() -> None:
     assert gaps["test_accuracy"] == pytest.approx(-0.02)
 
 
-def outputs(labels: list[int], before: list[int], after: list[int]) -> measures.Outputs:
+def outputs(labels: list[int], before: list[int], after: list[int]) -> likeness.Outputs:
     """Nets that are sure of these answers among three classes."""
     eye = 9.0 * torch.eye(3)
-    return measures.Outputs(eye[before], eye[after], torch.tensor(labels))
+    return likeness.Outputs(eye[before], eye[after], torch.tensor(labels))
 
 
-def shift_of(kind: specs.ForgetKind, forget: measures.Outputs) -> dict[str, object]:
+def shift_of(kind: specs.ForgetKind, forget: likeness.Outputs) -> dict[str, object]:
     """Test accuracy of class 1 falls from 1 to .75, of class 2 rises from .5 to 1."""
     kept = outputs([1] * 4 + [2] * 4, [1] * 4 + [2, 2, 1, 1], [1, 1, 1, 2] + [2] * 4)
     same = outputs([1] * 9 + [2] * 9, [1] * 9 + [2] * 9, [1] * 9 + [2] * 9)
@@ -70,11 +70,11 @@ def test_three_attacks_stand_in_the_table() -> None:
     """MIA three ways: each has its own feature of the same logits, and its target from holdout."""
     generator = torch.Generator().manual_seed(0)
 
-    def some(boost: float, count: int) -> measures.Outputs:
+    def some(boost: float, count: int) -> likeness.Outputs:
         labels = torch.arange(count) % 3
         logits = torch.randn(count, 3, generator=generator)
         logits[torch.arange(count), labels] += boost
-        return measures.Outputs(logits, logits, labels)
+        return likeness.Outputs(logits, logits, labels)
 
     sets = {"forget": some(1.0, 60), "retain": some(6.0, 300), "test": some(1.0, 300)}
     metrics = measures.all_measurements({**sets, "holdout": some(1.0, 150)}, "samples", (), seed=0)

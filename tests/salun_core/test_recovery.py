@@ -81,7 +81,7 @@ def test_relearning_is_normalised_gradient_descent(
     panel = class_data.forget_set
     calls: list[int] = []
     found = recovery.relearn_steps(net, panel, 1.0, preprocess, lambda: calls.append(1))
-    assert found == slow_relearning(net, preprocess.normalise(panel.images), panel.labels)
+    assert found == slow_relearning(net, preprocess.normalise(panel.images[:]), panel.labels)
     assert (found == 0) == (by == 0.0)
     assert len(calls) == recovery.RELEARN_STEPS
     assert digests(net) == before
@@ -109,7 +109,7 @@ def test_what_takes_too_long_is_never(
 ) -> None:
     """Full marks are out of reach where one sample has another's picture and a label of its own."""
     twice = class_data.forget_set.subset([0, 1])
-    pair = images.ImageSet(twice.images[[0, 0]], torch.tensor([0, 1]), twice.ids)
+    pair = images.ImageSet(twice.images[torch.tensor([0, 0])], torch.tensor([0, 1]), twice.ids)
     steps = recovery.relearn_steps(random_net(0), pair, 1.0, preprocess, nothing)
     assert steps == recovery.RELEARN_STEPS
 

@@ -1,6 +1,7 @@
 """A report on a small net, its parts recomputed from the two nets' own outputs."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -346,8 +347,11 @@ def test_samples_without_holdout_cannot_resurface(
 def test_class_without_unseen_samples_is_measured_on_its_own(
     trained: torch.nn.Module, config: specs.ClassifierConfig, class_splits: verification.Splits
 ) -> None:
-    kept = [class_splits.holdout_set.without_labels([2]), class_splits.test_set.without_labels([2])]
-    bare = verification.Splits(class_splits.forget_set, class_splits.retain_set, *kept)
+    bare = dataclasses.replace(
+        class_splits,
+        holdout_set=class_splits.holdout_set.without_labels([2]),
+        test_set=class_splits.test_set.without_labels([2]),
+    )
     metrics = verification.measure(
         class_cut(trained), trained, config, bare, subject_of(kind="class")
     )

@@ -130,6 +130,12 @@ def samples() -> dict[str, Any]:
             "seed": 77,
             "spec": {"density": 0.5, "line_search": True},
             "pools": {"forget": 60, "holdout": 447},
+            "unseen": {
+                "pool": "holdout+test",
+                "cross_fitted": True,
+                "n": 897,
+                "n_per_class_min": 82,
+            },
             "versions": {"torch": "2.14.1"},
             "target_digest": "874300d8" * 8,
             "changed_buffers": [f"bn{number}.running_mean" for number in range(40)],
@@ -182,6 +188,12 @@ def test_a_passed_report_says_so_and_shows_every_number(samples: dict[str, Any])
     assert row(page, "mia_efficacy_svc") == ["—", "0.15", "0.1342", "—", "reported"]
     assert row(page, "frozen_weights_unchanged") == ["—", "1", "1", "± 0", "✓ passed"]
     assert "0.5 means they look alike" in page.text
+    assert "a leak within an AUC of 0.5 ± 0.12 between forgotten and unseen samples" in page.text
+
+
+def test_without_the_gate_nothing_is_said_of_leaks(samples: dict[str, Any]) -> None:
+    del samples["metrics"]["forget_holdout_auc"]
+    assert "a leak" not in report_page.render(samples)
 
 
 def test_a_failed_report_says_which_gate_and_that_it_is_not_served(
@@ -222,7 +234,18 @@ def test_every_plot_is_drawn_with_its_own_figures(samples: dict[str, Any]) -> No
 
 def test_the_evidence_is_kept_and_what_is_long_is_cut(samples: dict[str, Any]) -> None:
     page = Parsed(report_page.render(samples))
-    for text in ("77", "874300d8" * 8, "ab" * 32, "2.14.1", "447", "01a20d47", "112", "0.4968"):
+    for text in (
+        "77",
+        "874300d8" * 8,
+        "ab" * 32,
+        "2.14.1",
+        "447",
+        "holdout+test",
+        "82",
+        "01a20d47",
+        "112",
+        "0.4968",
+    ):
         assert text in page.texts, text
     assert "bn11.running_mean and 28 more" in page.text
     assert "bin_edges" not in page.text

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from salun_core import (
     progress,
     specs,
     trials,
+    unseen,
     verification,
     weights,
 )
@@ -23,14 +25,14 @@ from salun_core import errors as core_errors
 from salun_core.unlearn import contract as unlearn_contract
 from salun_core.unlearn import methods
 from service import artifacts, planning, storage
-from worker import samples
+from worker import pictures, samples
 
 _BUFFERS, _DETAIL = "changed_buffers", "detail"
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedClassifier:
-    """The original net and the sets of a plan, in memory."""
+    """The original net and the sets of a plan."""
 
     plan: planning.Plan
     config: specs.ClassifierConfig
@@ -57,9 +59,10 @@ class PreparedClassifier:
         data = unlearn_contract.UnlearningData(
             forget_set=self.sets["forget"],
             retain_set=self.sets["retain"],
-            holdout_set=self._unseen(),
+            holdout_set=self.pool.image_set,
             previous_set=self.sets["previous"],
             excluded_labels=tuple(self.plan.excluded_labels),
+            cross_fitted=self.pool.cross_fitted,
         )
         result = methods.unlearn(net, self.config, data, _mask(mask), spec, report, checkpoints)
         detail = {
@@ -88,22 +91,28 @@ class PreparedClassifier:
         splits = verification.Splits(
             forget_set=self.sets["forget"],
             retain_set=self.sets["retain"],
-            holdout_set=self._unseen(),
+            holdout_set=self.pool.image_set,
             test_set=self.sets["test"],
             previous_set=self.sets["previous"],
+            cross_fitted=self.pool.cross_fitted,
         )
         net = _load(self.config, unlearned)
         measured = verification.verify(self.original, net, self.config, splits, subject, report)
         evidence = {
             **measured.evidence,
             "method": json.loads(metadata[_DETAIL]),
-            "unseen_pool": "holdout" if len(self.sets["holdout"]) else "test",
+            "unseen": self.pool.evidence(),
         }
         return measured.model_copy(update={"evidence": evidence})
 
-    def _unseen(self) -> images.ImageSet:
-        """What was never trained on: the holdout split, or the test split where there is none."""
-        return self.sets["holdout"] if len(self.sets["holdout"]) else self.sets["test"]
+    @functools.cached_property
+    def pool(self) -> unseen.Unseen:
+        """What was never trained on, for targets and for judging."""
+        samples_of = [self.sets["previous"].without_labels(self.plan.excluded_labels)]
+        if self.plan.kind == "samples":
+            samples_of.append(self.sets["forget"])
+        labels = torch.cat([image_set.labels for image_set in samples_of])
+        return unseen.choose(self.sets["holdout"], self.sets["test"], labels)
 
 
 class Classifier:
@@ -115,7 +124,7 @@ class Classifier:
         files: Mapping[str, artifacts.FileRef],
         report: progress.Progress,
     ) -> PreparedClassifier:
-        """Load the net that is served and decode the data once."""
+        """Load the net that is served and map the decoded data."""
         config = artifacts.read_config(files[artifacts.CONFIG].digest)
         original = _load(config, storage.path_of(files[artifacts.WEIGHTS].digest))
         return PreparedClassifier(plan, config, original, _sets(plan, config, report))
@@ -141,29 +150,37 @@ def _mask(path: Path) -> masks.SaliencyMask | None:
 def _sets(
     plan: planning.Plan, config: specs.ClassifierConfig, report: progress.Progress
 ) -> dict[str, images.ImageSet]:
-    forget, previous = frozenset(plan.forget_ids), frozenset(plan.previous_ids)
-    withheld = frozenset(plan.withheld_ids)
-    rows: dict[str, list[tuple[str, int, bytes]]] = {
+    """Every set of the plan, sorted by sample id, over one array of mapped pictures."""
+    listed = samples.listing(plan.dataset)
+    places = _places(plan, listed)
+    missing = len(plan.forget_ids) - len(places["forget"])
+    if missing:
+        detail = f"{missing} of {len(plan.forget_ids)} samples to forget are not in the stored data"
+        raise core_errors.InvalidDataError(detail)
+    decode = preprocessing.Preprocessing(config.pretrained_cfg)
+    shared = pictures.mapped(listed, decode, report)
+    del places["withheld"]
+    found = {}
+    for name, rows in places.items():
+        rows.sort(key=lambda row: listed.samples[row].sample_id)
+        chosen = [listed.samples[row] for row in rows]
+        found[name] = images.ImageSet(
+            images.Pictures(shared, torch.tensor(rows, dtype=torch.int64)),
+            torch.tensor([one.label for one in chosen], dtype=torch.int64),
+            tuple(one.sample_id for one in chosen),
+        )
+    return found
+
+
+def _places(plan: planning.Plan, listed: samples.Listing) -> dict[str, list[int]]:
+    """Positions in the listing by set."""
+    named = dict.fromkeys(plan.withheld_ids, "withheld")
+    named |= dict.fromkeys(plan.previous_ids, "previous")
+    named |= dict.fromkeys(plan.forget_ids, "forget")
+    places: dict[str, list[int]] = {
         name: [] for name in ("forget", "previous", "withheld", "retain", "holdout", "test")
     }
-    for sample in samples.read(plan.dataset):
-        name = "retain" if sample.split == "train" else sample.split
-        if sample.sample_id in forget:
-            name = "forget"
-        elif sample.sample_id in previous:
-            name = "previous"
-        elif sample.sample_id in withheld:
-            name = "withheld"
-        rows[name].append((sample.sample_id, sample.label, sample.content))
-    found = {row[0] for row in rows["forget"]}
-    if found != forget:
-        missing = len(forget - found)
-        detail = f"{missing} of {len(forget)} samples to forget are not in the stored data"
-        raise core_errors.InvalidDataError(detail)
-    del rows["withheld"]
-    decode = preprocessing.Preprocessing(config.pretrained_cfg)
-    decoded = {}
-    for index, (name, found_rows) in enumerate(rows.items()):
-        decoded[name] = decode.image_set(sorted(found_rows))
-        report(index + 1, len(rows))
-    return decoded
+    for row, one in enumerate(listed.samples):
+        of_split = "retain" if one.split == "train" else one.split
+        places[named.get(one.sample_id, of_split)].append(row)
+    return places

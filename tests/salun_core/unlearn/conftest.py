@@ -25,7 +25,7 @@ class Exact:
     """What :class:`Line` does, in float64 and written out."""
 
     def __init__(self, data: images.ImageSet) -> None:
-        self.x = data.images.flatten(1).double() / 255.0  # (N, 3)
+        self.x = data.images[:].flatten(1).double() / 255.0  # (N, 3)
         self.y = data.labels.double()
 
     def each(self, w: torch.Tensor) -> torch.Tensor:

@@ -48,6 +48,37 @@ def test_loop_closes_by_what_is_missing() -> None:
     torch.testing.assert_close(matched.state()["confidence"], before - 1.0, atol=1e-4, rtol=1e-4)
 
 
+def test_cross_fitted_every_fold_is_matched_as_if_it_were_alone() -> None:
+    """Before and after the loop was closed: what the other fold holds makes no difference."""
+    erased, holdout, now, then = (logits(rows, seed) for rows, seed in ((12, 0), (40, 1)) * 2)
+    now, then = now * 0.5, then * 0.5
+    labels, unseen = torch.arange(12) // 4, torch.arange(40) % 3
+    folds = torch.arange(12) % 2, torch.arange(40) // 3 % 2
+    crossed = targets.Matched(erased, labels, holdout, unseen, (), folds)
+    for fold in (0, 1):
+        own, others = (part == fold for part in folds)
+        alone = targets.Matched(erased[own], labels[own], holdout[others], unseen[others])
+        found = crossed.distributions(own.nonzero().flatten())
+        torch.testing.assert_close(found, alone.distributions(torch.arange(6)), rtol=0, atol=0)
+    crossed.correct(now, then)
+    for fold in (0, 1):
+        own, others = (part == fold for part in folds)
+        alone = targets.Matched(erased[own], labels[own], holdout[others], unseen[others])
+        alone.correct(now[own], then[others])
+        assert torch.equal(crossed.state()["confidence"][own], alone.state()["confidence"])
+
+
+def test_class_without_unseen_samples_takes_all_of_its_fold() -> None:
+    erased, holdout = logits(2, 0), logits(20, 1)
+    labels, unseen = torch.tensor([3, 3]), torch.arange(20) % 3
+    folds = torch.tensor([0, 1]), torch.arange(20) % 2
+    found = targets.Matched(erased, labels, holdout, unseen, (), folds).scores(torch.arange(2))
+    scores = confidence.logit_scaled_confidence(holdout, unseen)
+    for fold in (0, 1):
+        wanted = np.quantile(scores[fold::2].double().numpy(), 0.5, method="hazen")
+        assert found[fold].item() == pytest.approx(float(wanted), abs=1e-5)
+
+
 def test_refused_classes_get_nothing() -> None:
     labels = torch.zeros(5, dtype=torch.int64)
     matched = targets.Matched(logits(5, 0), labels, logits(9, 1), torch.arange(9) % 4, (2,))
@@ -67,5 +98,8 @@ def test_what_cannot_be_done_is_refused() -> None:
     labels = torch.zeros(5, dtype=torch.int64)
     with pytest.raises(errors.InvalidDataError, match="holdout"):
         targets.Matched(logits(5, 0), labels, torch.empty(0, 4), labels[:0])
+    folds = torch.arange(5) % 2, torch.zeros(9, dtype=torch.int64)
+    with pytest.raises(errors.InvalidDataError, match="all fall to one fold"):
+        targets.Matched(logits(5, 0), labels, logits(9, 1), torch.arange(9), (), folds)
     with pytest.raises(errors.InvalidDataError, match="no other class"):
         targets.Redistributed(logits(5, 0), labels, (1, 2, 3))

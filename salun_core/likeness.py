@@ -1,0 +1,146 @@
+"""Are erased samples like unseen ones? Comparisons of the two, class-matched. Pure.
+
+Where the outputs say in which fold a sample is, each fold is compared with the samples outside of
+it; see :mod:`salun_core.crossfit`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from salun_core import confidence, crossfit, specs
+from salun_core.metrics import accuracy, membership, separation
+
+_FALSE_POSITIVE_RATE = 0.01
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outputs:
+    """One split as two nets see it.
+
+    Attributes:
+        before: float (N, K), logits of the original.
+        after: float (N, K), logits of the net that is measured.
+        labels: int64 (N,).
+        folds: int64 (N,) of :mod:`salun_core.crossfit`; ``None`` without cross-fitting.
+    """
+
+    before: torch.Tensor
+    after: torch.Tensor
+    labels: torch.Tensor
+    folds: torch.Tensor | None = None
+
+    def select(self, rows: torch.Tensor) -> "Outputs":
+        """The samples where the bool (N,) is true."""
+        if not len(self.labels):
+            return self
+        folds = None if self.folds is None else self.folds[rows]
+        return Outputs(self.before[rows], self.after[rows], self.labels[rows], folds)
+
+    @property
+    def scores(self) -> torch.Tensor:
+        """Logit-scaled confidence at the measured net, float (N,)."""
+        return confidence.logit_scaled_confidence(self.after, self.labels)
+
+
+Pair = tuple[Outputs, Outputs]
+Comparing = Callable[[Outputs, Outputs], crossfit.Compared]
+
+
+def pairs(erased: Outputs, unseen: Outputs) -> list[Pair]:
+    """What is to be compared: all with all, or each fold of the erased with the unseen outside it.
+
+    A pair without a class in common is left out, so the list may be empty.
+    """
+    found = [(erased, unseen)]
+    if erased.folds is not None and unseen.folds is not None:
+        found = [
+            (erased.select(erased.folds == fold), unseen.select(unseen.folds != fold))
+            for fold in crossfit.FOLDS
+        ]
+    return [pair for pair in found if bool(torch.isin(pair[0].labels, pair[1].labels).any())]
+
+
+def measured(
+    found: list[Pair], compare: Comparing, detail: Mapping[str, Any] | None = None
+) -> specs.Measurement:
+    """The surest of the comparisons; the detail has all of them where there are several.
+
+    Args:
+        found: one pair or more, from :func:`pairs`.
+        compare: what is measured on a pair.
+        detail: what else is to stand in the measurement.
+    """
+    every = [compare(*pair) for pair in found]
+    chosen = crossfit.surest(every)
+    told: dict[str, Any] = {**(detail or {}), "n_unseen": chosen.n_unseen}
+    if len(every) > 1:
+        told["mean"] = crossfit.mean(every).value
+        told["folds"] = [dataclasses.asdict(one) for one in every]
+    return specs.Measurement(
+        value=chosen.value,
+        target=chosen.target,
+        standard_error=chosen.standard_error,
+        n=chosen.n,
+        detail=told,
+    )
+
+
+def error_rate(erased: Outputs, unseen: Outputs) -> crossfit.Compared:
+    """1 − accuracy of either."""
+    weights = separation.class_matched_weights(erased.labels, unseen.labels)
+    rate = 1.0 - accuracy.weighted_accuracy(unseen.after, unseen.labels, weights[1])
+    own = 1.0 - accuracy.accuracy(erased.after, erased.labels)
+    return _shares(own, rate, erased, weights)
+
+
+def auc(erased: Outputs, unseen: Outputs) -> crossfit.Compared:
+    """See :func:`salun_core.metrics.separation.forget_holdout_auc`."""
+    found = separation.forget_holdout_auc(
+        erased.scores, erased.labels, unseen.scores, unseen.labels
+    )
+    return crossfit.Compared(
+        found.value, 0.5, found.standard_error, found.n_positive, found.n_negative
+    )
+
+
+def efficacy(
+    attack: membership.Attack, feature: Callable[[torch.Tensor], torch.Tensor]
+) -> Comparing:
+    """Share of either that an attack takes for unseen; it looks at a feature of the scores."""
+
+    def compare(erased: Outputs, unseen: Outputs) -> crossfit.Compared:
+        weights = separation.class_matched_weights(erased.labels, unseen.labels)
+        own = share_called_unseen(attack, feature(erased.scores))
+        target = membership.mia_efficacy(attack, feature(unseen.scores), weights[1])
+        return _shares(own, target, erased, weights)
+
+    return compare
+
+
+def share_called_unseen(attack: membership.Attack, features: torch.Tensor) -> float:
+    """Share of samples that an attack takes for unseen, all weighing the same."""
+    count = len(features)
+    even = torch.full((count,), 1.0 / count, dtype=torch.float64)
+    return membership.mia_efficacy(attack, features, even)
+
+
+def true_positive_rate(erased: Outputs, unseen: Outputs) -> crossfit.Compared:
+    """Share of the erased samples above the threshold that 1 % of the unseen ones pass."""
+    rate = _FALSE_POSITIVE_RATE
+    value = membership.true_positive_rate_at(erased.scores, unseen.scores, rate)
+    counts = len(erased.labels), len(unseen.labels)
+    error = math.sqrt(rate * (1.0 - rate) * sum(1.0 / count for count in counts))
+    return crossfit.Compared(value, rate, error, *counts)
+
+
+def _shares(
+    own: float, target: float, erased: Outputs, weights: tuple[torch.Tensor, torch.Tensor]
+) -> crossfit.Compared:
+    sizes = [accuracy.effective_size(w) for w in weights]
+    error = accuracy.proportion_standard_error(own, sizes[0], target, sizes[1])
+    counted = int(torch.count_nonzero(weights[1]))
+    return crossfit.Compared(own, target, error, len(erased.labels), counted)

@@ -1,0 +1,25 @@
+"""A report in the terminal, from JSON alone."""
+
+from typing import Any
+
+import pytest
+
+from client import reports
+
+
+@pytest.mark.parametrize(
+    ("gate", "told"),
+    [
+        ({"value": 0.46, "target": 0.5, "allowed": 0.1159}, True),
+        ({"value": 0.46, "target": 0.5, "allowed": None}, False),
+        (None, False),
+    ],
+)
+def test_the_leak_that_would_pass_is_told(
+    gate: dict[str, Any] | None, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = {} if gate is None else {"forget_holdout_auc": gate}
+    reports.show({"metrics": metrics, "evidence": {"unseen": {"pool": "test", "n": 9}}})
+    shown = capsys.readouterr().out
+    assert ("a leak within an AUC of 0.5 ± 0.12 passes" in shown) == told
+    assert "pool test" in shown

@@ -1,0 +1,154 @@
+"""Comparisons with folds, by hand and by loops; without folds they are seen in test_measures."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from salun_core import likeness, measures, specs
+
+
+def outputs(scores: torch.Tensor, labels: torch.Tensor, folds: list[int]) -> likeness.Outputs:
+    """A net of three classes with these logit-scaled confidences: s = z − log 2 over zeros."""
+    logits = torch.zeros(len(scores), 3)
+    logits[torch.arange(len(scores)), labels] = scores.float() + math.log(2.0)
+    return likeness.Outputs(logits, logits, labels, torch.tensor(folds))
+
+
+@pytest.fixture
+def erased() -> likeness.Outputs:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2, 1])
+    return outputs(torch.randn(10, generator=generator), labels, [0, 1, 0, 0, 1, 0, 1, 1, 0, 0])
+
+
+@pytest.fixture
+def unseen() -> likeness.Outputs:
+    """Class 2 is in fold 0 alone, one sample of class 1 in neither."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2])
+    return outputs(torch.randn(9, generator=generator), labels, [0, 1, 1, 0, 0, 1, -1, 0, 0])
+
+
+def slow_auc(erased: likeness.Outputs, unseen: likeness.Outputs, fold: int) -> float:
+    """Every pair of one class, each forgotten sample that has an opponent weighing the same."""
+    assert erased.folds is not None
+    assert unseen.folds is not None
+    own = [i for i in range(len(erased.labels)) if erased.folds[i] == fold]
+    others = [j for j in range(len(unseen.labels)) if unseen.folds[j] != fold]
+    shared = {int(unseen.labels[j]) for j in others}
+    own = [i for i in own if int(erased.labels[i]) in shared]
+    weight = {
+        j: sum(erased.labels[i] == unseen.labels[j] for i in own)
+        / len(own)
+        / sum(unseen.labels[k] == unseen.labels[j] for k in others)
+        for j in others
+    }
+    return sum(
+        float(weight[j]) / len(own) * float(erased.scores[i] > unseen.scores[j])
+        for i in own
+        for j in others
+    )
+
+
+def test_auc_of_every_fold_against_loops(
+    erased: likeness.Outputs, unseen: likeness.Outputs
+) -> None:
+    found = likeness.measured(likeness.pairs(erased, unseen), likeness.auc)
+    values = [fold["value"] for fold in found.detail["folds"]]
+    assert values == pytest.approx([slow_auc(erased, unseen, fold) for fold in (0, 1)])
+    counts = [fold["n"] for fold in found.detail["folds"]]
+    assert counts == [4, 4]  # nobody of class 2 may judge fold 0
+    assert found.detail["mean"] == pytest.approx(sum(values) / 2)
+
+
+@pytest.mark.parametrize("compare", [likeness.auc, likeness.error_rate])
+def test_no_sample_is_judged_by_its_own_fold(
+    compare: likeness.Comparing, erased: likeness.Outputs, unseen: likeness.Outputs
+) -> None:
+    """Whatever becomes of the unseen samples of a fold, the figures of that fold stay."""
+    known = [compare(*pair) for pair in likeness.pairs(erased, unseen)]
+    assert unseen.folds is not None
+    for fold in (0, 1):
+        after = unseen.after.clone()
+        after[unseen.folds == fold] = torch.tensor([-50.0, 80.0, 60.0])
+        moved = likeness.pairs(erased, dataclasses.replace(unseen, after=after))
+        assert compare(*moved[fold]) == known[fold]
+        assert compare(*moved[1 - fold]) != known[1 - fold]
+
+
+def test_net_that_fits_the_matched_fold_passes_in_a_circle_only() -> None:
+    """Unseen samples of fold 0 are known by three nats better than those of fold 1, by chance, and
+    every forgotten sample looks exactly like its own fold. All against all nothing is to be seen,
+    nor in the mean over both folds; each fold by itself is off by the whole.
+    """
+    labels, folds = torch.arange(400) % 3, [row // 3 % 2 for row in range(400)]
+    generator = torch.Generator().manual_seed(2)
+    scores = torch.randn(400, generator=generator) - 3.0 * torch.tensor(folds)
+    erased, unseen = outputs(scores, labels, folds), outputs(scores, labels, folds)
+    circle = dataclasses.replace(erased, folds=None)
+    circular = likeness.measured(likeness.pairs(circle, unseen), likeness.auc)
+    assert circular.value == pytest.approx(0.5)
+    crossed = likeness.measured(likeness.pairs(erased, unseen), likeness.auc)
+    assert crossed.detail["mean"] == pytest.approx(0.5, abs=0.01)
+    assert abs(crossed.value - 0.5) > 0.4
+    assert crossed.standard_error is not None
+    assert abs(crossed.value - 0.5) > 0.05 + 1.64 * crossed.standard_error
+
+
+def test_no_opponent_no_comparison(erased: likeness.Outputs, unseen: likeness.Outputs) -> None:
+    of_class_2 = unseen.select(unseen.labels == 2)  # in fold 0 only
+    assert len(likeness.pairs(erased, of_class_2)) == 1
+    assert likeness.pairs(erased, unseen.select(unseen.labels > 2)) == []
+
+
+def test_every_metric_that_needs_unseen_samples_is_crossed() -> None:
+    generator = torch.Generator().manual_seed(3)
+
+    def some(boost: float, count: int, folds: list[int] | None) -> likeness.Outputs:
+        labels = torch.arange(count) % 3
+        made = outputs(boost + torch.randn(count, generator=generator), labels, folds or [0])
+        return made if folds else dataclasses.replace(made, folds=None)
+
+    dealt = [row // 3 % 2 for row in range(240)]
+    sets = {
+        "forget": some(0.5, 60, dealt[:60]),
+        "retain": some(6.0, 300, None),
+        "holdout": some(0.0, 240, dealt),
+        "previous": some(0.3, 90, dealt[:90]),
+    }
+    sets["test"] = sets["holdout"].select(torch.arange(240) < 120)
+    metrics = measures.all_measurements(sets, "samples", (), seed=0)
+    crossed = {name for name, found in metrics.items() if "folds" in found.detail}
+    assert crossed == {
+        "unlearning_accuracy", "forget_holdout_auc", "mia_efficacy", "mia_efficacy_svc",
+        "mia_efficacy_threshold", "mia_auc", "tpr_at_1pct_fpr", "previous_erasures",
+        "previous_erasures_auc",
+    }  # fmt: skip
+    missed = 1.0 - (sets["forget"].after.argmax(1) == sets["forget"].labels).double().mean().item()
+    assert metrics["unlearning_accuracy"].detail["mean"] == pytest.approx(missed)
+    same = {name: specs.Measurement(value=0.0) for name in metrics}
+    gap = measures.average_gap(metrics, same)
+    parts = [missed, metrics["retain_accuracy"].value, metrics["test_accuracy"].value]
+    parts.append(metrics["mia_efficacy"].detail["mean"])
+    assert gap.value == pytest.approx(sum(parts) / 4)
+
+
+def test_gone_classes_count_among_earlier_erasures() -> None:
+    """Of four earlier samples two are of a gone class and both missed, of the others one is; unseen
+    ones are missed half of the time: ½ · ½ + ½ = ¾ against the same.
+    """
+    eye = 9.0 * torch.eye(3)
+
+    def answers(labels: list[int], given: list[int]) -> likeness.Outputs:
+        return likeness.Outputs(eye[given], eye[given], torch.tensor(labels))
+
+    right = answers([0, 1], [0, 1])
+    metrics = measures.all_measurements(
+        {"forget": right, "retain": right, "test": right, "holdout": answers([0, 1], [0, 0]),
+         "previous": answers([0, 1, 2, 2], [0, 0, 1, 1])},
+        "samples", (2,), seed=0,
+    )  # fmt: skip
+    found = metrics["previous_erasures"]
+    assert (found.value, found.target, found.n) == (0.75, 0.75, 4)
