@@ -363,6 +363,8 @@ def test_the_local_admin_key_never_leaves_this_machine(
         ["status"],
         ["watch"],
         ["report"],
+        ["audit"],
+        ["audits"],
         ["pull"],
     ],
 )
