@@ -5,6 +5,14 @@ from typing import Any
 
 from client import console, render
 
+_FIRST = (
+    "average_gap",
+    "unlearning_accuracy",
+    "retain_accuracy",
+    "test_accuracy",
+    "mia_efficacy",
+    "forget_holdout_auc",
+)
 _NOT_SHOWN = frozenset({"original"})  # the verification report shows it beside the version
 
 
@@ -47,12 +55,15 @@ def show_list(found: Mapping[str, Any]) -> None:
 
 def _show_result(result: Mapping[str, Any]) -> None:
     nets = [net for net in result["nets"] if net["name"] not in _NOT_SHOWN]
-    names = list(dict.fromkeys(name for net in nets for name in net["metrics"]))
+    there = {name for net in nets for name in net["metrics"]}
+    names = [name for name in _FIRST if name in there] + sorted(there - set(_FIRST))
     render.table(
         ["metric", *(net["name"].replace("_", " ") for net in nets)],
         ([name, *(_spread(net["metrics"].get(name)) for net in nets)] for name in names),
         title="audit (mean ± sd over the seeds)",
     )
+    for warning in result.get("warnings") or []:
+        console.err.print(f"[bold yellow]warning[/] {render.text(warning)}")
     ulira = result.get("ulira")
     if ulira:
         for name, entry in ulira["metrics"].items():

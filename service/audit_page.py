@@ -14,18 +14,31 @@ _ATTACK: Mapping[str, str] = {
         "0.5 is guessing."
     ),
     "ulira_accuracy": "The share of rightly told (net, sample) pairs; 0.5 is guessing.",
-    "ulira_net_auc": "The same attack on this version itself.",
+    "ulira_net_auc": (
+        "The same attack on this version itself, which learnt from more data than its shadows: "
+        "some of what is above 0.5 is that."
+    ),
 }
+_ORDER = tuple(dict.fromkeys((audit_plots.GAP, *report_page.MEANINGS)))
 _NOTHING = "—"
 
 
 @dataclasses.dataclass(frozen=True)
+class Cell:
+    """A value under the heading of a column; ``spread`` is empty for a single figure."""
+
+    column: str
+    value: str
+    spread: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
-    """One metric: what it says, and its value by column."""
+    """One metric: what it says, and its cells."""
 
     name: str
     meaning: str
-    values: Sequence[tuple[str, str]]
+    cells: Sequence[Cell]
 
 
 def render(result: Mapping[str, Any]) -> str:
@@ -41,8 +54,9 @@ def render(result: Mapping[str, Any]) -> str:
     ulira = report_values.mapping(result.get("ulira"))
     return report_page.template("audit.html.j2").render(
         policy=CONTENT_SECURITY_POLICY,
-        headline=f"Version {result.get('version')} of {result.get('model')} under audit",
+        headline=f"Version {result.get('version')} of {result.get('model')}, audited",
         summary=_summary(result),
+        warnings=_warnings(result),
         facts=list(_facts(result)),
         nets=[_spoken(name) for name in nets],
         rows=list(_rows(nets)),
@@ -64,6 +78,11 @@ def _summary(result: Mapping[str, Any]) -> str:
     )
 
 
+def _warnings(result: Mapping[str, Any]) -> list[str]:
+    found = result.get("warnings")
+    return [str(item) for item in found] if isinstance(found, list | tuple) else []
+
+
 def _facts(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     training = report_values.mapping(result.get("training"))
     told = {
@@ -81,22 +100,20 @@ def _facts(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _rows(nets: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
     metrics = {str(name) for net in nets.values() for name in net["metrics"]}
-    for name in report_values.ordered(metrics, (audit_plots.GAP, *report_page.MEANINGS)):
-        values = [
-            (_spoken(net), _spread(found["metrics"].get(name))) for net, found in nets.items()
-        ]
-        yield Row(name, report_page.MEANINGS.get(name, ""), values)
+    for name in report_values.ordered(metrics, _ORDER):
+        cells = [_cell(_spoken(net), found["metrics"].get(name)) for net, found in nets.items()]
+        yield Row(name, report_page.MEANINGS.get(name, ""), cells)
 
 
 def _attack(ulira: Mapping[str, Any]) -> Iterator[Row]:
     metrics = report_values.mapping(ulira.get("metrics"))
     for name in report_values.ordered(metrics, _ATTACK):
         entry = report_values.mapping(metrics[name])
-        values = [
-            (column.replace("_", " "), report_page.text(entry.get(column)))
+        cells = [
+            Cell(_spoken(column), report_page.text(entry.get(column)))
             for column in ("value", "target", "standard_error")
         ]
-        yield Row(name, _ATTACK.get(name, ""), values)
+        yield Row(name, _ATTACK.get(name, ""), cells)
 
 
 def _attack_told(ulira: Mapping[str, Any]) -> str:
@@ -124,12 +141,12 @@ def _groups(result: Mapping[str, Any]) -> Iterator[report_page.Group]:
             yield report_page.Group(name, entries)
 
 
-def _spread(entry: object) -> str:
+def _cell(column: str, entry: object) -> Cell:
     found = report_values.mapping(entry)
     value, sd = (report_values.number(found.get(name)) for name in ("value", "sd"))
     if value is None:
-        return _NOTHING
-    return f"{value:.3g}" if sd is None else f"{value:.3g} ± {sd:.2g}"
+        return Cell(column, _NOTHING)
+    return Cell(column, f"{value:.3g}", "" if sd is None else f"{sd:.2g}")
 
 
 def _spoken(name: str) -> str:

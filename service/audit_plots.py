@@ -76,7 +76,8 @@ def masks(result: Mapping[str, Any]) -> report_plots.Plot | None:
         caption=(
             "The version's recipe with the same number of weights chosen at random, with all "
             "weights free, and with other shares of them; means and standard deviations over the "
-            "seeds. Where bars overlap, a difference is noise."
+            "seeds. Where bars overlap, a difference may be noise. A weight without a gradient is "
+            "never salient, so densities above the others' share give one and the same mask."
         ),
         panels=panels,
         keys=keys,

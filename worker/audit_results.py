@@ -12,6 +12,7 @@ from service import planning, tables
 VERSION, ORIGINAL = "version", "original"
 RETRAINED, AGAIN = "retrained", "retrained_again"
 GAP = "average_gap"
+_LIKE_TRAINING = 0.05  # two trainings that should be alike differ by less, on any set of use
 Metrics = Mapping[str, specs.Measurement]
 
 
@@ -78,11 +79,12 @@ def render(
     Returns:
         ``nets``: for each net ``name``, ``density`` (share of weights that could change; ``None``
         for one trained from scratch), ``runs`` and by metric ``value`` (the mean over the runs)
-        and ``sd`` (``None`` for a single run); beside them what the nets were made by.
+        and ``sd`` (``None`` for a single run). ``warnings``: where the retrained net is no
+        reference. Beside them what the nets were made by.
     """
     reference = _reference(compared)
     own = compared[0].metrics if compared else _reported(version)
-    nets = [_single(ORIGINAL, _original(version), None), _single(VERSION, own, recipe.density)]
+    nets = [_single(ORIGINAL, _original(version), None), _single(VERSION, own, _density(version))]
     if compared:
         nets += [
             _single(RETRAINED, {**reference, GAP: specs.Measurement(value=0.0)}, None),
@@ -100,6 +102,7 @@ def render(
         "training": None if training is None else training.model_dump(mode="json"),
         "average_gap": compared[0].metrics[GAP].value if compared else None,
         "average_gap_floor": compared[1].metrics[GAP].value if compared else None,
+        "warnings": _warnings(_original(version), reference),
         "nets": nets,
         "ulira": None if ulira is None else dict(ulira),
         "seconds": dict(seconds),
@@ -115,8 +118,25 @@ def render(
     }
 
 
+def _warnings(original: Metrics, reference: Metrics) -> list[str]:
+    """Whether the reference is one: it keeps what the original knew of the rest, near enough."""
+    return [
+        f"the retrained net has {name} {reference[name].value:.3f}, the original "
+        f"{original[name].value:.3f}: it was trained otherwise, so what differs is not what was "
+        "forgotten; give training as the original had it"
+        for name in ("retain_accuracy", "test_accuracy")
+        if reference and abs(reference[name].value - original[name].value) > _LIKE_TRAINING
+    ]
+
+
 def _reference(compared: Sequence[specs.VerificationReport]) -> Metrics:
     return _measurements(compared[0].evidence["retrained"]) if compared else {}
+
+
+def _density(version: tables.Version) -> float:
+    """Share of the weights that the version's mask let change."""
+    mask = (version.report or {})["evidence"]["mask"]
+    return 1.0 if mask is None else float(mask["density"])
 
 
 def _original(version: tables.Version) -> Metrics:
