@@ -80,6 +80,7 @@ def test_an_audit_compares_the_version_with_every_other_net(whole: dict[str, Any
     # One epoch leaves no two retrained nets alike; equal seeds would.
     assert result["average_gap_floor"] > 0
     assert result["training"]["epochs"] == 1
+    assert "retain_accuracy" in result["warnings"][0]  # one epoch makes no reference
     assert (result["ulira"]["pairs"], result["ulira"]["pairs_reused"]) == (3, 0)
     assert 0 <= result["ulira"]["metrics"]["ulira_auc"]["value"] <= 1
 
@@ -102,6 +103,10 @@ def test_the_audit_is_a_job_and_changes_no_version(
     assert job["batch_id"] is None
     names = {step["name"] for step in job["steps"]}
     assert {"comparing/version", "running_controls/0", "running_controls/1"} <= names
+    digests = {step["name"]: step["artifact_digest"] for step in job["steps"]}
+    blobs = {path.name for path in (api.running.folder.root / "blobs").glob("*/*")}
+    assert digests["comparing/version"] in blobs
+    assert digests["retraining/retrained"] not in blobs  # weights that nobody will read again
     model = forgotten.split("/")[3]
     assert api.http.get(f"/v1/models/{model}").json()["versions"] == 2
     listed = api.http.get(f"{forgotten}/audits").json()["items"]
