@@ -7,7 +7,17 @@ from collections.abc import AsyncIterator
 import fastapi
 
 from api import changes, errors, limits, relay
-from api.routes import api_keys, blobs, datasets, forget_requests, health, hub, jobs, registry
+from api.routes import (
+    api_keys,
+    audits,
+    blobs,
+    datasets,
+    forget_requests,
+    health,
+    hub,
+    jobs,
+    registry,
+)
 from salun_core import __version__
 from service import settings
 
@@ -42,7 +52,9 @@ def create() -> fastapi.FastAPI:
     app.add_middleware(limits.BodyLimit, limit_bytes=settings.load().max_body_bytes)
     errors.install(app)
     hub.install(app)
-    for routes in (health, forget_requests, jobs, datasets, blobs, registry, api_keys, hub):
+    for routes in (
+        health, forget_requests, jobs, datasets, blobs, registry, audits, api_keys, hub,
+    ):  # fmt: skip
         app.include_router(routes.router)
     return app
 

@@ -5,10 +5,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
+from api.schemas import audits as audit_schemas
 from api.schemas import base, registry
 from api.schemas import forget_requests as schemas
 from service import (
     aliases,
+    audits,
     batches,
     errors,
     forget_requests,
@@ -189,6 +191,35 @@ def version(session: orm.Session, owner: tables.Model, row: tables.Version) -> r
             "published_at": row.published_at,
             "revoked_at": row.revoked_at,
             "revoke_reason": row.revoke_reason,
+        }
+    )
+
+
+def audit(
+    owner: tables.Model, version: tables.Version, row: tables.Audit, job: tables.Job
+) -> audit_schemas.AuditOut:
+    """An audit and how far its job is."""
+    version_url = f"/v1/models/{owner.name}/versions/{version.number}"
+    status = audits.status_of(job)
+    return audit_schemas.AuditOut.model_validate(
+        {
+            "id": row.id,
+            "model": owner.name,
+            "version": version.number,
+            "status": status,
+            "stage": job.stage,
+            "job_id": job.id,
+            "options": row.options,
+            "progress": _progress(job) if status in {"queued", "running"} else None,
+            "result": row.result,
+            "error": job.error,
+            "created_at": row.created_at,
+            "finished_at": job.finished_at,
+            "links": {
+                "self": f"{version_url}/audits/{row.id}",
+                "version": version_url,
+                "job": f"/v1/jobs/{job.id}",
+            },
         }
     )
 

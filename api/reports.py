@@ -25,6 +25,7 @@ Form = Annotated[
     Literal["html", "json"] | None,
     fastapi.Query(alias="format", description="Overrides what `Accept` prefers."),
 ]
+_HEADERS = {"Vary": "Accept", "Cache-Control": "private, no-cache"}
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 
@@ -35,29 +36,39 @@ def answer(
 
     Drawing a page takes about a second: call it outside of a transaction.
     """
-    headers = {"Vary": "Accept", "Cache-Control": "private, no-cache"}
-    accept = ",".join(request.headers.getlist("accept"))
-    if form == "json" or (form is None and not prefers_html(accept)):
-        return responses.JSONResponse(dict(report), headers=headers)
+    if not wants_page(request, form):
+        return responses.JSONResponse(dict(report), headers=_HEADERS)
 
     # Loads matplotlib, which an API that is never asked for a page does not need.
     from service import report_page
 
-    page = report_page.render(
-        {
-            **report,
-            "version": version.number,
-            "created_at": version.created_at,
-            "manifest_digest": version.manifest_digest,
-        }
+    return page(
+        report_page.render(
+            {
+                **report,
+                "version": version.number,
+                "created_at": version.created_at,
+                "manifest_digest": version.manifest_digest,
+            }
+        ),
+        report_page.CONTENT_SECURITY_POLICY,
     )
-    policy = f"{report_page.CONTENT_SECURITY_POLICY}; frame-ancestors 'self'"
+
+
+def wants_page(request: fastapi.Request, form: Form) -> bool:
+    """Whether the caller shall get a page, by ``format`` or else by ``Accept``."""
+    accept = ",".join(request.headers.getlist("accept"))
+    return form == "html" or (form is None and prefers_html(accept))
+
+
+def page(text: str, policy: str) -> responses.Response:
+    """A page of ours, with its Content Security Policy and no more rights than it needs."""
     guards = {
-        "Content-Security-Policy": policy,
+        "Content-Security-Policy": f"{policy}; frame-ancestors 'self'",
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
     }
-    return responses.HTMLResponse(page, headers={**headers, **guards})
+    return responses.HTMLResponse(text, headers={**_HEADERS, **guards})
 
 
 def prefers_html(accept: str) -> bool:

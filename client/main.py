@@ -2,7 +2,7 @@
 
 import typer
 
-from client.commands import datasets, keys, local, models, pulling, requests
+from client.commands import audits, datasets, keys, local, models, pulling, requests
 
 app = typer.Typer(
     name="salun",
@@ -20,6 +20,8 @@ app.command()(requests.forget)
 app.command()(requests.status)
 app.command()(requests.watch)
 app.command()(requests.report)
+app.command()(audits.audit)
+app.command("audits")(audits.list_audits)
 app.command("pull")(pulling.pull_model)
 
 
@@ -28,7 +30,7 @@ def salun() -> None:
     """Make trained models forget: submit, watch and pull over the salun service.
 
     The usual order is: `salun up`, `salun datasets push`, `salun models push`, `salun forget`,
-    `salun watch`, `salun report`, `salun pull`.
+    `salun watch`, `salun report`, `salun pull`; `salun audit` looks closer at what came out.
     """
 
 

@@ -10,15 +10,19 @@ REASON = "job_cancelled"
 
 
 def cancel(session: orm.Session, actor: str, job_id: uuid.UUID) -> tables.Job:
-    """Stop an unlearning job: at once when it is queued, at its next step when it runs.
+    """Stop an unlearning job or an audit: at once when queued, at its next step when it runs.
 
-    Its requests become ``action_required``: the duty stays. Raises :class:`errors.NotFound` and,
-    for a finished job or another kind of job, :class:`errors.Conflict`.
+    The requests behind an unlearning job become ``action_required``: the duty stays. An audit ends
+    as failed. Raises :class:`errors.NotFound` and, for a finished job or another kind of job,
+    :class:`errors.Conflict`.
     """
     job = jobs.request_cancel(session, job_id, actor)
-    if job.kind != jobs.UNLEARNING:
-        detail = f"got a job of kind {job.kind}; only unlearning jobs can be cancelled"
+    if job.kind not in (jobs.UNLEARNING, jobs.AUDIT):
+        detail = f"got a job of kind {job.kind}; only unlearning jobs and audits can be cancelled"
         raise errors.Conflict("job-not-cancellable", detail)
     if job.status == "queued":
-        publication.close_job(session, job, "cancelled", REASON, {"code": REASON})
+        if job.kind == jobs.UNLEARNING:
+            publication.close_job(session, job, "cancelled", REASON, {"code": REASON})
+        else:
+            jobs.finish(session, job, "cancelled", {"code": REASON})
     return job

@@ -19,12 +19,16 @@ from service import database, errors, queue, settings, tables, telling
 UNLEARNING = "unlearning"
 INGESTION = "ingestion"
 VALIDATION = "validation"
+AUDIT = "audit"
 
 _QUEUE = {
     UNLEARNING: queue.UNLEARNING,
+    AUDIT: queue.UNLEARNING,
     INGESTION: queue.HOUSEKEEPING,
     VALIDATION: queue.HOUSEKEEPING,
 }
+# A duty to forget is due within months: an audit queued today stays behind one that comes later.
+_PATIENCE = {AUDIT: datetime.timedelta(days=36_525)}
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,14 @@ def enqueue(
     subject_id: uuid.UUID,
     due_at: datetime.datetime | None = None,
 ) -> tables.Job:
-    """Add a job and its hint to the caller's transaction."""
+    """Add a job and its hint to the caller's transaction; without ``due_at`` its kind decides."""
+    patience = _PATIENCE.get(kind, datetime.timedelta())
     job = tables.Job(
         kind=kind,
         queue=_QUEUE[kind],
         line=line,
         subject_id=subject_id,
-        due_at=due_at if due_at is not None else sa.func.clock_timestamp(),
+        due_at=due_at if due_at is not None else sa.func.clock_timestamp() + patience,
         max_attempts=settings.load().max_attempts,
     )
     session.add(job)
@@ -88,7 +93,20 @@ def claim(queue_name: str, owner: str) -> Claim | None:
         return None
 
 
-def _claim_statement(queue_name: str, owner: str) -> sa.Update:
+def outranked(claimed: Claim) -> bool:
+    """Whether a job with an earlier deadline could be claimed now by who holds this one."""
+    own = orm.aliased(tables.Job)
+    waiting = sa.select(tables.Job.id).where(
+        *_claimable(own.queue), tables.Job.id != own.id, tables.Job.due_at < own.due_at
+    )
+    with database.transaction() as session:
+        found = sa.select(waiting.exists()).where(own.id == claimed.job_id)
+        return bool(session.scalar(found))
+
+
+def _claimable(
+    queue_name: str | sa.SQLColumnExpression[str],
+) -> tuple[sa.ColumnElement[bool], ...]:
     job = tables.Job
     other = orm.aliased(tables.Job)
     now = sa.func.clock_timestamp()
@@ -101,16 +119,22 @@ def _claim_statement(queue_name: str, owner: str) -> sa.Update:
         )
         .exists()
     )
+    return (
+        job.queue == queue_name,
+        sa.or_(
+            sa.and_(job.status == "queued", job.not_before <= now),
+            sa.and_(job.status == "running", job.lease_expires_at < now),
+        ),
+        ~line_is_busy,
+    )
+
+
+def _claim_statement(queue_name: str, owner: str) -> sa.Update:
+    job = tables.Job
+    now = sa.func.clock_timestamp()
     candidate = (
         sa.select(job.id)
-        .where(
-            job.queue == queue_name,
-            sa.or_(
-                sa.and_(job.status == "queued", job.not_before <= now),
-                sa.and_(job.status == "running", job.lease_expires_at < now),
-            ),
-            ~line_is_busy,
-        )
+        .where(*_claimable(queue_name))
         .order_by(job.due_at, job.id)
         .limit(1)
         .with_for_update(skip_locked=True)

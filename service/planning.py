@@ -61,6 +61,19 @@ def pinned(claimed: jobs.Claim) -> Plan:
     return Plan(**json.loads(storage.read(inputs["plan"])))
 
 
+def of_version(session: orm.Session, version: tables.Version) -> Plan:
+    """The plan by which an unlearned version was made.
+
+    Raises :class:`errors.Conflict` (``plan-missing``) where it is not kept whole.
+    """
+    job = None if version.job_id is None else session.get(tables.Job, version.job_id)
+    inputs = None if job is None else job.inputs
+    if inputs is None or not storage.is_intact(inputs["plan"]):
+        detail = f"the plan that version {version.number} was made by is not in the store"
+        raise errors.Conflict("plan-missing", detail)
+    return Plan(**json.loads(storage.read(inputs["plan"])))
+
+
 def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     model = session.get_one(tables.Model, batch.model_id)
     if model.head is None:

@@ -124,7 +124,7 @@ def render(report: Mapping[str, Any]) -> str:
     gated = [row for row in rows if row.passed is not None]
     verdict = report_values.mapping(report.get("verdict"))
     passed = verdict.get("passed")
-    return _template().render(
+    return template("report.html.j2").render(
         policy=CONTENT_SECURITY_POLICY,
         passed=passed if isinstance(passed, bool) else None,
         headline=_headline(report, passed),
@@ -142,7 +142,8 @@ def render(report: Mapping[str, Any]) -> str:
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page's template."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("service", "templates"),
         autoescape=True,
@@ -150,7 +151,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 # --- the headline ---------------------------------------------------------------------------
@@ -229,18 +230,18 @@ def _facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         ),
         "forgotten": evidence.get("forget_count"),
         "forgotten before": evidence.get("previous_count"),
-        "made": _moment(report.get("created_at")),
+        "made": moment(report.get("created_at")),
         "method": _method(report.get("method")),
     }
     for name, value in told.items():
         if value is not None:
-            yield name, _text(value)
+            yield name, text(value)
 
 
 def _method(value: object) -> str | None:
     method = report_values.mapping(value)
     if not method:
-        return None if value is None else _text(value)
+        return None if value is None else text(value)
     named = [method.get("method"), method.get("targets")]
     told = ", ".join(str(item) for item in named if item is not None)
     mask, epochs = method.get("mask"), method.get("epochs")
@@ -248,7 +249,7 @@ def _method(value: object) -> str | None:
     return told + (f", {epochs} epoch{'' if epochs == 1 else 's'}" if epochs is not None else "")
 
 
-def _moment(value: object) -> str | None:
+def moment(value: object) -> str | None:
     """A time in UTC to the minute."""
     if isinstance(value, str):
         try:
@@ -282,8 +283,8 @@ def _rows(report: Mapping[str, Any]) -> Iterator[Row]:
             meaning=MEANINGS.get(name, ""),
             before=_value(before.get(name)),
             retrained=_value(retrained.get(name)),
-            value=_text(entry.get("value")),
-            target=_text(entry.get("target")),
+            value=text(entry.get("value")),
+            target=text(entry.get("target")),
             allowed=_allowed(entry),
             sum=_sum(entry),
             passed=passed if isinstance(passed, bool) else None,
@@ -292,7 +293,7 @@ def _rows(report: Mapping[str, Any]) -> Iterator[Row]:
 
 def _value(found: object) -> str:
     """A bare number, or a measurement's value."""
-    return _text(found.get("value") if isinstance(found, Mapping) else found)
+    return text(found.get("value") if isinstance(found, Mapping) else found)
 
 
 def _allowed(entry: Mapping[str, Any]) -> str:
@@ -329,20 +330,21 @@ def _evidence(report: Mapping[str, Any]) -> Iterator[Group]:
     if (share := report_values.mapping(evidence.get("weights_changed")).get("share")) is not None:
         groups["mask"] = {**groups.get("mask", {}), "share_of_weights_changed": share}
     for name in report_values.ordered(groups, ("general", *_GROUPS)):
-        entries = list(_flattened(groups[name]))
+        entries = list(flattened(groups[name]))
         if entries:
             yield Group(name, entries)
 
 
-def _flattened(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flattened(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names with dots and values for people; what is told by layer or epoch is left out."""
     for name in report_values.ordered(str(key) for key in value):
         item = value.get(name)
         if name in _LAYERS:
             continue
         if isinstance(item, Mapping):
-            yield from _flattened(item, f"{prefix}{name}.")
+            yield from flattened(item, f"{prefix}{name}.")
         else:
-            yield prefix + name, _text(item)
+            yield prefix + name, text(item)
 
 
 def _layers(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -353,7 +355,7 @@ def _layers(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         report_values.mapping(evidence.get("weights_changed")).get("per_layer")
     )
     return [
-        (name, _text(might.get(name)), _text(did.get(name)))
+        (name, text(might.get(name)), text(did.get(name)))
         for name in report_values.ordered(might.keys() | did.keys())
     ]
 
@@ -362,7 +364,7 @@ def _listed(value: object) -> Sequence[Any]:
     return value if isinstance(value, list | tuple) else ()
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
     """A value for people: four digits, and the beginning of what is long."""
     if value is None or value == {} or value == []:
         return _NOTHING
@@ -371,7 +373,7 @@ def _text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        shown = ", ".join(_text(item) for item in value[:_MOST_ITEMS])
+        shown = ", ".join(text(item) for item in value[:_MOST_ITEMS])
         more = len(value) - _MOST_ITEMS
         return f"{shown} and {more} more" if more > 0 else shown
     if isinstance(value, Mapping):

@@ -361,6 +361,31 @@ class JobStep(Base):
     created_at: orm.Mapped[datetime.datetime] = _created()
 
 
+class Audit(Base):
+    """A closer look at one unlearned version, on request; its job's status is its own."""
+
+    __tablename__ = "audit"
+    id: orm.Mapped[uuid.UUID] = _id()
+    version_id: orm.Mapped[uuid.UUID] = orm.mapped_column(sa.ForeignKey("version.id"), index=True)
+    options: orm.Mapped[dict[str, Any]]
+    result: orm.Mapped[dict[str, Any] | None]
+    created_at: orm.Mapped[datetime.datetime] = _created()
+
+
+class ShadowPair(Base):
+    """Confidences of one pair of shadow nets, kept for later audits.
+
+    ``name`` holds a digest of all that the nets were made from but the images; these hang on the
+    base version.
+    """
+
+    __tablename__ = "shadow_pair"
+    base_version_id: orm.Mapped[uuid.UUID] = _to("version.id", primary_key=True)
+    name: orm.Mapped[str] = orm.mapped_column(primary_key=True)
+    artifact_digest: orm.Mapped[str]
+    created_at: orm.Mapped[datetime.datetime] = _created()
+
+
 # --- telling --------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ def retry_or_fail(claimed: jobs.Claim, error: Exception, delay_seconds: float) -
 
 
 def give_back(claimed: jobs.Claim) -> None:
-    """This worker is going away: queue the job again; the attempt does not count."""
+    """Queue an interrupted job again; the attempt does not count."""
     with database.transaction() as session:
         job = jobs.hold(session, claimed)
         job.attempts -= 1
@@ -50,7 +50,7 @@ def _end(claimed: jobs.Claim, status: str, reason: str, error: dict[str, Any]) -
             return
         if claimed.kind == jobs.INGESTION:
             ingestion.fail(session, claimed.subject_id, [problem])
-        else:
+        elif claimed.kind == jobs.VALIDATION:
             version = session.get_one(tables.Version, claimed.subject_id)
             validation.refuse(session, version, problem)
         jobs.finish(session, job, status, error)

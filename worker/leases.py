@@ -18,7 +18,15 @@ PROGRESS_SECONDS = 0.5
 
 
 class Interrupted(Exception):
-    """This worker is going away; the job goes back to the queue."""
+    """The job goes back to the queue, and the attempt does not count."""
+
+
+class GoingAway(Interrupted):
+    """This worker was told to stop."""
+
+
+class MakingWay(Interrupted):
+    """A more urgent job waits for this worker."""
 
 
 class Lease:
@@ -62,13 +70,13 @@ class Lease:
         return self._report
 
     def check(self) -> None:
-        """Raise what stops the work: LeaseLost, CancelledError or Interrupted."""
+        """Raise what stops the work: LeaseLost, CancelledError or GoingAway."""
         if self._lost.is_set():
             raise errors.LeaseLost
         if self._cancelled.is_set():
             raise core_errors.CancelledError
         if shutdown.is_announced():
-            raise Interrupted
+            raise GoingAway
 
     def _report(self, step: int, total_steps: int) -> None:
         elapsed = time.monotonic() - self._stage_began

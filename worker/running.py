@@ -10,7 +10,7 @@ from redis import exceptions as redis_exceptions
 
 from salun_core import errors as core_errors
 from service import cancellation, database, errors, jobs, queue
-from worker import endings, ingesting, leases, pipeline, validating
+from worker import auditing, endings, ingesting, leases, pipeline, validating
 
 _log = logging.getLogger("salun.worker")
 RETRY_SECONDS = 1.0
@@ -20,6 +20,7 @@ _WORK: Mapping[str, Work] = {
     jobs.UNLEARNING: pipeline.run,
     jobs.INGESTION: ingesting.run,
     jobs.VALIDATION: validating.run,
+    jobs.AUDIT: auditing.run,
 }
 
 
@@ -48,8 +49,8 @@ def _run(claimed: jobs.Claim) -> None:
             _WORK[claimed.kind](lease)
     except errors.LeaseLost:
         _log.warning("job %s: lease lost, nothing written", claimed.job_id)
-    except leases.Interrupted:
-        _log.info("job %s: given back, this worker is going away", claimed.job_id)
+    except leases.Interrupted as reason:
+        _log.info("job %s: given back: %s", claimed.job_id, type(reason).__name__)
         endings.give_back(claimed)
     except core_errors.CancelledError:
         endings.cancel(claimed, cancellation.REASON)

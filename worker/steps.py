@@ -50,6 +50,14 @@ class Steps:
         """How long all finished stages took."""
         return sum(step.run_seconds for step in self._done.values())
 
+    def seconds_by_stage(self) -> dict[str, float]:
+        """The same for each stage: the first part of the names."""
+        found: dict[str, float] = {}
+        for name, step in self._done.items():
+            stage = name.split("/")[0]
+            found[stage] = found.get(stage, 0.0) + step.run_seconds
+        return found
+
     def checkpoints(self, name: str) -> "StoredCheckpoints":
         """Where a long stage keeps its state between epochs."""
         return StoredCheckpoints(self._lease.claimed, f"{name}/checkpoint", self._scratch)

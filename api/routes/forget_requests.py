@@ -9,7 +9,7 @@ import fastapi
 from fastapi import responses, sse
 from starlette import concurrency
 
-from api import auth, bodies, events, presenting, relay, reports, sessions, waiting
+from api import auth, bodies, events, presenting, relay, repeating, reports, sessions, waiting
 from api.schemas import base
 from api.schemas import forget_requests as schemas
 from service import (
@@ -25,14 +25,6 @@ router = fastapi.APIRouter(prefix="/v1/forget-requests", tags=["forget requests"
 RETRY_AFTER_SECONDS = 1
 MAX_PAGE = 500
 
-IdempotencyKey = Annotated[
-    str | None,
-    fastapi.Header(
-        alias="Idempotency-Key",
-        max_length=255,
-        description="Required. The same key with the same body gets the first answer again.",
-    ),
-]
 IfMatch = Annotated[str | None, fastapi.Header(alias="If-Match")]
 Body = Annotated[schemas.ForgetRequestIn, fastapi.Depends(bodies.forget_request)]
 
@@ -52,7 +44,7 @@ async def submit(
     request: fastapi.Request,
     credentials: auth.Credentials,
     sent: Annotated[bodies.Sent, fastapi.Depends(bodies.received)],
-    idempotency_key: IdempotencyKey = None,
+    idempotency_key: repeating.IdempotencyKey = None,
 ) -> responses.Response:
     """Accept a demand: it is durable when the 202 leaves."""
     answer = await concurrency.run_in_threadpool(_accept, credentials, sent, idempotency_key)
@@ -69,10 +61,8 @@ def _accept(
         caller = auth.caller_of(session, credentials)
         caller.require("requests:submit")
         demand = bodies.demand(bodies.forget_request(sent))
-        if not idempotency_key:
-            detail = "expected a header Idempotency-Key (any text of your own, new for each one)"
-            raise errors.Invalid("idempotency-key-required", detail)
-        earlier = idempotency.begin(session, caller.key_id, idempotency_key, demand.digest)
+        key = repeating.required(idempotency_key)
+        earlier = idempotency.begin(session, caller.key_id, key, demand.digest)
         if earlier is not None:
             return earlier
         submitted = forget_requests.submit(session, caller, demand)
@@ -81,7 +71,7 @@ def _accept(
             "body": shown.model_dump(mode="json"),
             "headers": {"Location": shown.links["self"], "Retry-After": str(RETRY_AFTER_SECONDS)},
         }
-        idempotency.complete(session, caller.key_id, idempotency_key, answer)
+        idempotency.complete(session, caller.key_id, key, answer)
     return answer
 
 

@@ -128,7 +128,7 @@ class JobStepOut(base.Output):
 
 
 class JobOut(base.Output):
-    """The work that serves a batch, an ingestion or a validation."""
+    """The work that serves a batch, an audit, an ingestion or a validation."""
 
     id: uuid.UUID
     kind: str

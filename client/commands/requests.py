@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from client import console, errors, http, render, reports, session, waiting
+from client import console, errors, http, render, reports, session, submitting, waiting
 
 RequestId = Annotated[str, typer.Argument(help="The request's id, from `salun forget`")]
 
@@ -54,7 +54,7 @@ def forget(
             _show_dry_run(api.post("/v1/forget-requests:validate", body), as_json=as_json)
             return
         chosen = idempotency_key or str(uuid.uuid4())
-        state = _submit(api, body, chosen)
+        state = submitting.submit(api, "/v1/forget-requests", body, chosen)
         if wait:
             _show_end(waiting.forget_request(api, state["id"], as_json=as_json), as_json=as_json)
             return
@@ -178,16 +178,6 @@ def _targets(
             "or --subject"
         )
     return targets
-
-
-def _submit(api: http.Api, body: http.Json, chosen: str) -> http.Json:
-    try:
-        return api.post("/v1/forget-requests", body, idempotency_key=chosen)
-    except errors.UnreachableError as error:
-        # It may have been accepted: the same key makes asking again harmless.
-        raise errors.UnreachableError(
-            f"{error}; repeat it with --idempotency-key {chosen}"
-        ) from error
 
 
 def _show_dry_run(found: http.Json, *, as_json: bool) -> None:

@@ -62,6 +62,8 @@ def test_the_document_is_openapi_3_1_and_names_the_contract(api: conftest.Api) -
         "/v1/blobs/sha256/{digest}",
         "/v1/datasets",
         "/v1/models/{model}/versions",
+        "/v1/models/{model}/versions/{number}/audits",
+        "/v1/models/{model}/versions/{number}/audits/{audit_id}",
         "/v1/models/{model}/aliases/{alias}",
         "/{model}/resolve/{revision}/{path}",
     ):

@@ -286,6 +286,33 @@ def test_a_report_opens_in_the_browser(
     assert opened.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+def test_an_audit_is_waited_for_listed_and_written_as_a_page(
+    salun: Call, finished: dict[str, Any], tmp_path: Path
+) -> None:
+    call = ["audit", finished["model"], 2, "--no-controls", "--epochs", 1, "--batch-size", 32]
+    done = salun(*call, "--wait")
+    assert done.returncode == 0, done.stderr
+    assert ": comparing" in done.stderr
+    for told in ("retrained again", "unlearning_accuracy", "noise floor"):
+        assert told in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 160
+    listed = last_object(salun("audits", finished["model"], 2, "--json"))["items"]
+    (own,) = [item for item in listed if item["status"] == "completed"]
+    assert own["options"]["training"] == {"epochs": 1, "batch_size": 32, "learning_rate": None}
+    assert own["id"] in salun("audits", finished["model"], 2).stdout
+
+    target = tmp_path / "audit.html"
+    shown = salun("audits", finished["model"], 2, own["id"], "--html", target)
+    assert shown.returncode == 0, shown.stderr
+    assert "average_gap" in shown.stdout
+    assert "retrained again" in target.read_text(encoding="utf-8")
+    assert salun("audits", finished["model"], 2, "--html", target).returncode == 1
+    assert "no audits" in salun("audits", finished["model"], 1).stdout
+    refused = salun("audit", finished["model"], 1)
+    assert refused.returncode == 1
+    assert "was uploaded" in refused.stderr
+
+
 def test_pull_brings_the_published_files_and_reports(
     salun: Call, served: str, net: Path, tmp_path: Path
 ) -> None:
@@ -363,6 +390,8 @@ def test_the_local_admin_key_never_leaves_this_machine(
         ["status"],
         ["watch"],
         ["report"],
+        ["audit"],
+        ["audits"],
         ["pull"],
     ],
 )

@@ -1,6 +1,7 @@
 """Claims, leases and fences on a real PostgreSQL."""
 
 import concurrent.futures
+import datetime
 import time
 import uuid
 
@@ -58,6 +59,27 @@ def test_the_earliest_deadline_goes_first() -> None:
             .values(due_at=sa.text("now() - interval '1 day'"))
         )
     assert [claim().job_id, claim().job_id] == [early, late]
+
+
+def test_an_audit_waits_for_unlearning_that_comes_later_and_knows_when_it_is_outranked() -> None:
+    with database.transaction() as session:
+        audit = jobs.enqueue(session, jobs.AUDIT, line="audit", subject_id=uuid.uuid4()).id
+        later = jobs.enqueue(session, jobs.AUDIT, line="other", subject_id=uuid.uuid4()).id
+    running = claim()
+    assert running.job_id == audit
+    assert not jobs.outranked(running)
+    in_two_months = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=61)
+    with database.transaction() as session:
+        unlearning = jobs.enqueue(
+            session, jobs.UNLEARNING, line="model", subject_id=uuid.uuid4(), due_at=in_two_months
+        ).id
+        ingestion = jobs.enqueue(session, jobs.INGESTION, line="set", subject_id=uuid.uuid4()).id
+    assert jobs.outranked(running)
+    assert claim().job_id == unlearning
+    enqueue("model")  # not claimable while its line is busy: nothing to make way for
+    assert not jobs.outranked(running)
+    assert claim().job_id == later
+    assert status(ingestion) == "queued"
 
 
 def test_an_expired_lease_is_taken_over_and_the_zombie_writes_nothing() -> None:

@@ -1,7 +1,6 @@
 """The page of a report: its numbers, what is missing or unknown, hostile names, the same bytes."""
 
 import concurrent.futures
-import html.parser
 import json
 import re
 from typing import Any
@@ -9,44 +8,9 @@ from typing import Any
 import pytest
 
 from service import report_page, report_plots, report_values
+from tests.service import pages
 
-_VOID = {"meta", "link", "br", "hr", "img", "input"}
 EDGES = [float(edge) for edge in range(-4, 5)]
-
-
-class Parsed(html.parser.HTMLParser):
-    """Elements and texts of a page; refuses one whose elements are not closed in order."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self._open: list[str] = []
-        self.feed(page)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in _VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if data.strip() and self._open[-1] != "style":
-            self.texts.append(" ".join(data.split()))
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.texts)
-
-    def named(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def gated(value: float, target: float, tolerance: float, error: float | None, **more: Any) -> Any:
@@ -163,7 +127,7 @@ def whole_class(samples: dict[str, Any]) -> dict[str, Any]:
     return {**samples, "kind": "class", "verdict": verdict}
 
 
-def row(page: Parsed, metric: str) -> list[str]:
+def row(page: pages.Parsed, metric: str) -> list[str]:
     """The texts of a metric's row, its meaning left out."""
     start = page.texts.index(metric)
     found = page.texts[start + 1 :]
@@ -174,7 +138,7 @@ ENDS = {"✓ passed", "✗ failed", "reported"}
 
 
 def test_a_passed_report_says_so_and_shows_every_number(samples: dict[str, Any]) -> None:
-    page = Parsed(report_page.render(samples))
+    page = pages.Parsed(report_page.render(samples))
     assert "Version 2 of digits has forgotten 60 samples" in page.texts
     assert "✓ Passed" in page.texts
     assert "All 6 gates passed." in page.text
@@ -199,7 +163,7 @@ def test_without_the_gate_nothing_is_said_of_leaks(samples: dict[str, Any]) -> N
 def test_a_failed_report_says_which_gate_and_that_it_is_not_served(
     whole_class: dict[str, Any],
 ) -> None:
-    page = Parsed(report_page.render(whole_class))
+    page = pages.Parsed(report_page.render(whole_class))
     headline = "Version 2 of digits was to forget the class “five” (60 samples) and did not pass"
     assert headline in page.texts
     assert "✗ Not passed" in page.texts
@@ -211,7 +175,7 @@ def test_a_failed_report_says_which_gate_and_that_it_is_not_served(
 
 
 def test_every_plot_is_drawn_with_its_own_figures(samples: dict[str, Any]) -> None:
-    page = Parsed(report_page.render(samples))
+    page = pages.Parsed(report_page.render(samples))
     drawn = [attributes["aria-label"] for attributes in page.named("div") if "role" in attributes]
     assert drawn == [
         "How sure the net is: Before",
@@ -233,7 +197,7 @@ def test_every_plot_is_drawn_with_its_own_figures(samples: dict[str, Any]) -> No
 
 
 def test_the_evidence_is_kept_and_what_is_long_is_cut(samples: dict[str, Any]) -> None:
-    page = Parsed(report_page.render(samples))
+    page = pages.Parsed(report_page.render(samples))
     for text in (
         "77",
         "874300d8" * 8,
@@ -266,7 +230,7 @@ def test_the_evidence_is_kept_and_what_is_long_is_cut(samples: dict[str, Any]) -
     ],
 )
 def test_whatever_is_missing_is_left_out(report: dict[str, Any]) -> None:
-    page = Parsed(report_page.render(report))
+    page = pages.Parsed(report_page.render(report))
     assert "No verdict" in page.texts
     assert "No gate was applied." in page.texts
     assert "Approximate unlearning; not certified." in page.texts
@@ -277,7 +241,7 @@ def test_unknown_metrics_evidence_and_nets_are_shown(samples: dict[str, Any]) ->
     samples["metrics"]["a_new_one"] = {"value": 0.123456, "passed": False}
     samples["evidence"]["shadow_models"] = {"count": 64, "deep": {"er": [1, 2.5]}}
     samples["evidence"]["histograms"]["random mask"] = samples["evidence"]["histograms"]["after"]
-    page = Parsed(report_page.render(samples))
+    page = pages.Parsed(report_page.render(samples))
     assert "0.1235" in page.texts
     assert {"shadow_models", "count", "64", "deep.er", "1, 2.5", "random mask"} <= set(page.texts)
 
@@ -292,7 +256,7 @@ def test_many_classes_and_layers_stay_a_page(samples: dict[str, Any]) -> None:
     layers = {f"block{number}.weight": 0.5 for number in range(1000)}
     samples["evidence"]["mask"]["layer_density"] = layers
     text = report_page.render(samples)
-    page = Parsed(text)
+    page = pages.Parsed(text)
     assert {"class 777", "−50.0"} <= set(page.texts)
     assert "Shown are the 20 of 1000 classes that changed most." in page.text
     assert len(text) < 600_000
@@ -313,7 +277,7 @@ HOSTILE = [
 
 
 def test_hostile_names_are_text_and_nothing_else(whole_class: dict[str, Any]) -> None:
-    usual = {tag for tag, _ in Parsed(report_page.render(whole_class)).elements}
+    usual = {tag for tag, _ in pages.Parsed(report_page.render(whole_class)).elements}
     evidence, metrics = whole_class["evidence"], whole_class["metrics"]
     numbered = {str(number): 0.5 for number in range(len(HOSTILE))}
     evidence["labels"] = HOSTILE
@@ -326,7 +290,7 @@ def test_hostile_names_are_text_and_nothing_else(whole_class: dict[str, Any]) ->
     for name in HOSTILE:
         metrics[name] = {"value": name}
         evidence[name] = {name: name}
-    page = Parsed(report_page.render(whole_class))
+    page = pages.Parsed(report_page.render(whole_class))
     tags = {tag for tag, _ in page.elements}
     assert tags <= usual
     assert not tags & {"script", "iframe", "object", "embed", "link", "img", "base", "form"}
@@ -349,7 +313,7 @@ def test_names_stand_in_the_plots_as_they_are(whole_class: dict[str, Any]) -> No
 
 def test_nothing_is_loaded_from_elsewhere(samples: dict[str, Any]) -> None:
     text = report_page.render(samples)
-    page = Parsed(text)
+    page = pages.Parsed(text)
     policy = page.named("meta")[1]
     assert policy["http-equiv"] == "Content-Security-Policy"
     assert (policy["content"] or "").startswith("default-src 'none'; style-src 'unsafe-inline'")

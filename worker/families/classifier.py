@@ -26,6 +26,7 @@ from salun_core.unlearn import contract as unlearn_contract
 from salun_core.unlearn import methods
 from service import artifacts, planning, storage
 from worker import pictures, samples
+from worker.families import classifier_audit
 
 _BUFFERS, _DETAIL = "changed_buffers", "detail"
 
@@ -56,15 +57,9 @@ class PreparedClassifier:
     ) -> None:
         """Write the unlearned weights; what the method says of itself stands in the metadata."""
         net = copy.deepcopy(self.original)
-        data = unlearn_contract.UnlearningData(
-            forget_set=self.sets["forget"],
-            retain_set=self.sets["retain"],
-            holdout_set=self.pool.image_set,
-            previous_set=self.sets["previous"],
-            excluded_labels=tuple(self.plan.excluded_labels),
-            cross_fitted=self.pool.cross_fitted,
+        result = methods.unlearn(
+            net, self.config, self._data(), _mask(mask), spec, report, checkpoints
         )
-        result = methods.unlearn(net, self.config, data, _mask(mask), spec, report, checkpoints)
         detail = {
             "steps": result.steps,
             "losses": [dataclasses.asdict(epoch) for epoch in result.losses],
@@ -88,16 +83,10 @@ class PreparedClassifier:
             spec=spec,
             excluded_labels=tuple(self.plan.excluded_labels),
         )
-        splits = verification.Splits(
-            forget_set=self.sets["forget"],
-            retain_set=self.sets["retain"],
-            holdout_set=self.pool.image_set,
-            test_set=self.sets["test"],
-            previous_set=self.sets["previous"],
-            cross_fitted=self.pool.cross_fitted,
-        )
         net = _load(self.config, unlearned)
-        measured = verification.verify(self.original, net, self.config, splits, subject, report)
+        measured = verification.verify(
+            self.original, net, self.config, self._splits(), subject, report
+        )
         evidence = {
             **measured.evidence,
             "method": json.loads(metadata[_DETAIL]),
@@ -113,6 +102,41 @@ class PreparedClassifier:
             samples_of.append(self.sets["forget"])
         labels = torch.cat([image_set.labels for image_set in samples_of])
         return unseen.choose(self.sets["holdout"], self.sets["test"], labels)
+
+    def audit(
+        self, spec: specs.UnlearningSpec, unlearned: Path, training: specs.UnlearningSpec
+    ) -> classifier_audit.ClassifierAuditor:
+        """Begin an audit on the sets that the version was made and measured on."""
+        return classifier_audit.ClassifierAuditor(
+            config=self.config,
+            original=self.original,
+            unlearned=unlearned,
+            data=self._data(),
+            splits=self._splits(),
+            kind=self.plan.kind,
+            spec=spec,
+            training=training,
+        )
+
+    def _data(self) -> unlearn_contract.UnlearningData:
+        return unlearn_contract.UnlearningData(
+            forget_set=self.sets["forget"],
+            retain_set=self.sets["retain"],
+            holdout_set=self.pool.image_set,
+            previous_set=self.sets["previous"],
+            excluded_labels=tuple(self.plan.excluded_labels),
+            cross_fitted=self.pool.cross_fitted,
+        )
+
+    def _splits(self) -> verification.Splits:
+        return verification.Splits(
+            forget_set=self.sets["forget"],
+            retain_set=self.sets["retain"],
+            holdout_set=self.pool.image_set,
+            test_set=self.sets["test"],
+            previous_set=self.sets["previous"],
+            cross_fitted=self.pool.cross_fitted,
+        )
 
 
 class Classifier:

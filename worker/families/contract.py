@@ -4,8 +4,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from salun_core import progress, specs
+from salun_core import audit, controls, progress, specs
 from service import artifacts, planning
+
+
+class Auditor(Protocol):
+    """An unlearned version among the nets that say how good it is, part by part."""
+
+    def retrain(
+        self,
+        seed: int,
+        owner: str,
+        path: Path,
+        report: progress.Progress,
+        checkpoints: progress.Checkpoints,
+    ) -> None:
+        """Write a net trained from scratch on the retain set.
+
+        The file names its owner: nobody else's has the same digest, so that it can be dropped.
+        """
+
+    def compare(
+        self, retrained: Path, own: Path | None, report: progress.Progress
+    ) -> specs.VerificationReport:
+        """Measure a net (``None``: the version) beside the original and a retrained one."""
+
+    def control(
+        self, seed: int, densities: Sequence[float], report: progress.Progress
+    ) -> Sequence[controls.Run]:
+        """The version's recipe with a random mask, without one, and at other densities."""
+
+    def attack(
+        self, pairs: int, store: audit.Store, report: progress.Progress
+    ) -> Mapping[str, specs.Measurement]:
+        """U-LiRA by so many pairs of shadow nets."""
 
 
 class Prepared(Protocol):
@@ -30,6 +62,11 @@ class Prepared(Protocol):
         self, spec: specs.UnlearningSpec, mask: Path, unlearned: Path, report: progress.Progress
     ) -> specs.VerificationReport:
         """Measure the unlearned net beside the original."""
+
+    def audit(
+        self, spec: specs.UnlearningSpec, unlearned: Path, training: specs.UnlearningSpec
+    ) -> Auditor:
+        """Begin an audit of a version; ``training`` is how nets are trained from scratch."""
 
 
 class Family(Protocol):

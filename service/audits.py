@@ -1,0 +1,125 @@
+"""Audits: a closer look at an unlearned version, on request and off the critical path.
+
+An audit changes nothing: no version, no alias, no forget request. Its status is that of its job;
+it may fail, for no duty hangs on it.
+"""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+from sqlalchemy.dialects import postgresql
+
+from salun_core import specs
+from service import audit_options, errors, jobs, tables, telling
+
+Status = Literal["queued", "running", "completed", "failed"]
+_STATUS: dict[str, Status] = {
+    "queued": "queued",
+    "running": "running",
+    "succeeded": "completed",
+    "failed": "failed",
+    "cancelled": "failed",
+}
+
+
+def request(
+    session: orm.Session,
+    actor: str,
+    version: tables.Version,
+    options: audit_options.AuditOptions,
+) -> tables.Audit:
+    """Queue an audit behind all unlearning; what is left open in the options is settled here.
+
+    Raises :class:`errors.Conflict` (``version-not-unlearned``) for an uploaded version and
+    :class:`errors.Invalid` (``invalid-audit``) for controls of a recipe without a saliency mask.
+    """
+    if version.job_id is None or version.report is None:
+        detail = f"version {version.number} was uploaded, expected one made by unlearning"
+        raise errors.Conflict("version-not-unlearned", detail)
+    settled = _settled(options, version.report)
+    audit = tables.Audit(version_id=version.id, options=settled.model_dump(mode="json"))
+    session.add(audit)
+    session.flush()
+    # One audit of a model at a time: the next one finds the shadow nets of the first.
+    jobs.enqueue(session, jobs.AUDIT, line=f"audit:model:{version.model_id}", subject_id=audit.id)
+    telling.audit(session, actor, "version.audit", version.id, audit_id=str(audit.id))
+    return audit
+
+
+def complete(session: orm.Session, job: tables.Job, result: dict[str, Any]) -> None:
+    """Keep the result and finish the held job."""
+    audit = session.get_one(tables.Audit, job.subject_id)
+    audit.result = result
+    telling.audit(session, "worker", "audit.complete", audit.id)
+    jobs.finish(session, job, "succeeded", None)
+
+
+def by_id(session: orm.Session, version: tables.Version, audit_id: uuid.UUID) -> tables.Audit:
+    """An audit of that version; raises :class:`errors.NotFound`."""
+    audit = session.get(tables.Audit, audit_id)
+    if audit is None or audit.version_id != version.id:
+        detail = f"version {version.number} has no audit {audit_id}"
+        raise errors.NotFound("audit-not-found", detail)
+    return audit
+
+
+def listing(session: orm.Session, version: tables.Version) -> Sequence[tables.Audit]:
+    """All audits of a version, newest first."""
+    return session.scalars(
+        sa.select(tables.Audit)
+        .where(tables.Audit.version_id == version.id)
+        .order_by(tables.Audit.id.desc())
+    ).all()
+
+
+def job_of(session: orm.Session, audit: tables.Audit) -> tables.Job:
+    """The job that carries an audit out."""
+    return session.scalars(
+        sa.select(tables.Job).where(
+            tables.Job.subject_id == audit.id, tables.Job.kind == jobs.AUDIT
+        )
+    ).one()
+
+
+def status_of(job: tables.Job) -> Status:
+    """What an audit with this job is; a cancelled one counts as failed."""
+    return _STATUS[job.status]
+
+
+def shadow_pair(session: orm.Session, base_version_id: uuid.UUID, name: str) -> str | None:
+    """The digest of a shadow pair's confidences, if an audit of that base version kept them."""
+    found = session.get(tables.ShadowPair, (base_version_id, name))
+    return None if found is None else found.artifact_digest
+
+
+def keep_shadow_pair(
+    session: orm.Session, base_version_id: uuid.UUID, name: str, artifact_digest: str
+) -> None:
+    """Let later audits of that base version find a shadow pair's confidences."""
+    kept = postgresql.insert(tables.ShadowPair).values(
+        base_version_id=base_version_id, name=name, artifact_digest=artifact_digest
+    )
+    session.execute(
+        kept.on_conflict_do_update(
+            index_elements=["base_version_id", "name"], set_={"artifact_digest": artifact_digest}
+        )
+    )
+
+
+def _settled(
+    options: audit_options.AuditOptions, report: dict[str, Any]
+) -> audit_options.AuditOptions:
+    masked = specs.UnlearningSpec.model_validate(report["method"]).mask == "saliency"
+    wanted = bool(options.densities) if options.controls is None else options.controls
+    if wanted and not masked:
+        detail = "the recipe of this version has no saliency mask; expected controls false"
+        problem = errors.Problem("/controls", "no-saliency-mask", detail)
+        raise errors.Invalid("invalid-audit", detail, [problem])
+    controls = masked if options.controls is None else options.controls
+    if not (options.retrained or options.shadow_pairs or controls):
+        detail = "nothing is left to carry out: the recipe of this version has no saliency mask"
+        raise errors.Invalid("invalid-audit", detail, [errors.Problem("", "nothing-left", detail)])
+    return options.model_copy(update={"controls": controls})

@@ -1,0 +1,188 @@
+"""What the parts of an audit say together, as it is kept and read. Pure but for two files."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from salun_core import controls, measures, specs
+from service import planning, tables
+
+VERSION, ORIGINAL = "version", "original"
+RETRAINED, AGAIN = "retrained", "retrained_again"
+GAP = "average_gap"
+_LIKE_TRAINING = 0.05  # two trainings that should be alike differ by less, on any set of use
+Metrics = Mapping[str, specs.Measurement]
+
+
+def write_runs(path: Path, runs: Sequence[controls.Run]) -> None:
+    """Keep the controls of one seed."""
+    path.write_text(
+        json.dumps(
+            [
+                {
+                    **dataclasses.asdict(run),
+                    "spec": run.spec.model_dump(mode="json"),
+                    "metrics": {
+                        name: found.model_dump(mode="json") for name, found in run.metrics.items()
+                    },
+                }
+                for run in runs
+            ]
+        )
+    )
+
+
+def read_runs(path: Path) -> list[controls.Run]:
+    """What :func:`write_runs` kept."""
+    return [
+        controls.Run(
+            **{
+                **run,
+                "spec": specs.UnlearningSpec.model_validate(run["spec"]),
+                "metrics": {
+                    name: specs.Measurement.model_validate(found)
+                    for name, found in run["metrics"].items()
+                },
+            }
+        )
+        for run in json.loads(path.read_bytes())
+    ]
+
+
+def render(
+    version: tables.Version,
+    plan: planning.Plan,
+    recipe: specs.UnlearningSpec,
+    *,
+    training: specs.UnlearningSpec | None,
+    compared: Sequence[specs.VerificationReport],
+    runs: Sequence[controls.Run],
+    ulira: Mapping[str, Any] | None,
+    seconds: Mapping[str, float],
+    run: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The result of an audit.
+
+    Args:
+        version: the audited one, with its verification report.
+        plan: by which it was made.
+        recipe: that made it.
+        training: of nets trained from scratch, where there were any.
+        compared: the version and the second retrained net beside the first, or nothing.
+        runs: of all controls by all seeds.
+        ulira: of the attack, if it was asked for.
+        seconds: by kind of part.
+        run: the attempt that finished it.
+
+    Returns:
+        ``nets``: for each net ``name``, ``density`` (share of weights that could change; ``None``
+        for one trained from scratch), ``runs`` and by metric ``value`` (the mean over the runs)
+        and ``sd`` (``None`` for a single run). ``warnings``: where the retrained net is no
+        reference. Beside them what the nets were made by.
+    """
+    reference = _reference(compared)
+    own = compared[0].metrics if compared else _reported(version)
+    nets = [_single(ORIGINAL, _original(version), None), _single(VERSION, own, _density(version))]
+    if compared:
+        nets += [
+            _single(RETRAINED, {**reference, GAP: specs.Measurement(value=0.0)}, None),
+            _single(AGAIN, compared[1].metrics, None),
+        ]
+    nets += _controls(runs, reference)
+    evidence = (version.report or {}).get("evidence", {})
+    return {
+        "model": plan.model,
+        "version": version.number,
+        "base_version": plan.base_version,
+        "kind": plan.kind,
+        "forget_count": len(plan.forget_ids),
+        "recipe": recipe.model_dump(mode="json"),
+        "training": None if training is None else training.model_dump(mode="json"),
+        "average_gap": compared[0].metrics[GAP].value if compared else None,
+        "average_gap_floor": compared[1].metrics[GAP].value if compared else None,
+        "warnings": _warnings(_original(version), reference),
+        "nets": nets,
+        "ulira": None if ulira is None else dict(ulira),
+        "seconds": dict(seconds),
+        "evidence": {
+            "pools": evidence.get("pools"),
+            "unseen": evidence.get("unseen"),
+            "gap_to_retrained": (
+                dict(compared[0].metrics[GAP].detail["gap_to_retrained"]) if compared else None
+            ),
+            "target_digest": plan.target_digest,
+            "run": dict(run),
+        },
+    }
+
+
+def _warnings(original: Metrics, reference: Metrics) -> list[str]:
+    """Whether the reference is one: it keeps what the original knew of the rest, near enough."""
+    return [
+        f"the retrained net has {name} {reference[name].value:.3f}, the original "
+        f"{original[name].value:.3f}: it was trained otherwise, so what differs is not what was "
+        "forgotten; give training as the original had it"
+        for name in ("retain_accuracy", "test_accuracy")
+        if reference and abs(reference[name].value - original[name].value) > _LIKE_TRAINING
+    ]
+
+
+def _reference(compared: Sequence[specs.VerificationReport]) -> Metrics:
+    return _measurements(compared[0].evidence["retrained"]) if compared else {}
+
+
+def _density(version: tables.Version) -> float:
+    """Share of the weights that the version's mask let change."""
+    mask = (version.report or {})["evidence"]["mask"]
+    return 1.0 if mask is None else float(mask["density"])
+
+
+def _original(version: tables.Version) -> Metrics:
+    return _measurements((version.report or {})["evidence"]["original"])
+
+
+def _reported(version: tables.Version) -> Metrics:
+    """As the version was verified; what was proved against its mask is no comparison."""
+    metrics = (version.report or {})["metrics"]
+    return _measurements(
+        {
+            name: entry["value"]
+            for name, entry in metrics.items()
+            if name != "frozen_weights_unchanged" and entry["value"] is not None
+        }
+    )
+
+
+def _measurements(values: Mapping[str, float]) -> Metrics:
+    return {name: specs.Measurement(value=value) for name, value in values.items()}
+
+
+def _single(name: str, metrics: Metrics, density: float | None) -> dict[str, Any]:
+    told = {metric: {"value": found.value, "sd": None} for metric, found in metrics.items()}
+    return {"name": name, "density": density, "runs": 1, "metrics": told}
+
+
+def _controls(runs: Sequence[controls.Run], reference: Metrics) -> list[dict[str, Any]]:
+    if reference:
+        runs = [
+            dataclasses.replace(
+                run,
+                metrics={**run.metrics, GAP: measures.average_gap(run.metrics, reference)},
+            )
+            for run in runs
+        ]
+    densities = {run.name: run.density for run in runs}
+    return [
+        {
+            "name": name,
+            "density": densities[name],
+            "runs": sum(run.name == name for run in runs),
+            "metrics": {
+                metric: {"value": spread["mean"], "sd": spread.get("sd")}
+                for metric, spread in metrics.items()
+            },
+        }
+        for name, metrics in controls.summary(runs).items()
+    ]

@@ -1,0 +1,111 @@
+"""The parts of an audit of an image classifier: each loads the nets it needs, and no more."""
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from salun_core import (
+    architectures,
+    audit,
+    controls,
+    modes,
+    progress,
+    specs,
+    verification,
+    weights,
+)
+from salun_core.unlearn import contract, methods
+
+# Proved when the version was made, against its mask; the other nets have none.
+_OF_NO_USE = "frozen_weights_unchanged"
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierAuditor:
+    """A version, the original and the sets of the version's own plan.
+
+    Attributes:
+        unlearned: the version's weights.
+        spec: the recipe that made them.
+        training: how nets are trained from scratch; its seed is the shadow nets'.
+    """
+
+    config: specs.ClassifierConfig
+    original: torch.nn.Module
+    unlearned: Path
+    data: contract.UnlearningData
+    splits: verification.Splits
+    kind: specs.ForgetKind
+    spec: specs.UnlearningSpec
+    training: specs.UnlearningSpec
+
+    def retrain(
+        self,
+        seed: int,
+        owner: str,
+        path: Path,
+        report: progress.Progress,
+        checkpoints: progress.Checkpoints,
+    ) -> None:
+        """Write a net trained from scratch on the retain set."""
+        net = copy.deepcopy(self.original)
+        spec = self.training.model_copy(update={"seed": seed})
+        methods.unlearn(net, self.config, self.data, None, spec, report, checkpoints)
+        metadata = {"owner": owner, "training": spec.model_dump_json()}
+        weights.write(path, net.state_dict(), metadata)
+
+    def compare(
+        self, retrained: Path, own: Path | None, report: progress.Progress
+    ) -> specs.VerificationReport:
+        """Measure a net (``None``: the version) beside the original and a retrained one."""
+        subject = verification.Subject(
+            self.kind, None, (), self.spec, tuple(self.data.excluded_labels)
+        )
+        measured = verification.verify(
+            self.original,
+            self._load(own or self.unlearned),
+            self.config,
+            self.splits,
+            subject,
+            report,
+            retrained=self._load(retrained),
+        )
+        metrics = {name: found for name, found in measured.metrics.items() if name != _OF_NO_USE}
+        return measured.model_copy(update={"metrics": metrics})
+
+    def control(
+        self, seed: int, densities: Sequence[float], report: progress.Progress
+    ) -> Sequence[controls.Run]:
+        """The version's recipe with a random mask, without one, and at other densities."""
+        return controls.run(
+            self.original,
+            self.config,
+            self.splits,
+            self.kind,
+            self.spec,
+            excluded_labels=self.data.excluded_labels,
+            densities=densities,
+            seeds=(seed,),
+            report=report,
+        )
+
+    def attack(
+        self, pairs: int, store: audit.Store, report: progress.Progress
+    ) -> Mapping[str, specs.Measurement]:
+        """U-LiRA by so many pairs of shadow nets."""
+        return audit.shadow_audit(
+            self._load(self.unlearned),
+            self.config,
+            self.data,
+            self.spec,
+            self.training,
+            pairs,
+            store=store,
+            report=report,
+        )
+
+    def _load(self, path: Path) -> torch.nn.Module:
+        return architectures.load(self.config, path).to(modes.device_of(self.original))
