@@ -37,8 +37,10 @@ def first(
         pydantic.ValidationError: what is pinned is no recipe.
     """
     method = specs.UnlearningSpec.model_validate(pinned).method
-    spec = specs.default_spec(kind, method=method)
-    spec = specs.UnlearningSpec.model_validate({**spec.model_dump(), **pinned})
+    own = specs.default_spec(kind, method=method).model_dump()
+    for figure, chosen_by in (("learning_rate", "probe_rate"), ("epochs", "early_stop")):
+        own[chosen_by] &= figure not in pinned and pinned.get("targets") != "random_label"
+    spec = specs.UnlearningSpec.model_validate({**own, **pinned})
     if "epochs" not in pinned and spec.targets == "matched" and method in ("salun", "salun_soft"):
         steps = -(-retain_count // spec.batch_size)
         size = forget_batch_size(forget_count, steps, spec.batch_size)
@@ -52,19 +54,22 @@ def ladder(
 ) -> tuple[specs.UnlearningSpec, ...]:
     """The recipes to try, one after another, until a result passes.
 
-    After the first come twice the epochs, then all weights free to change, then retraining, which
-    forgets by construction; where a large share is forgotten retraining comes first, because
-    unlearning would cost as much and come less near. Where the caller pinned the method only that
-    method is tried; where they pinned epochs, density or mask, rungs that would only change these
-    are left out.
+    After the first come twice the epochs (none left out by an early stop), then all weights free
+    to change, then retraining, which forgets by construction; where a large share is forgotten
+    retraining comes first, because unlearning would cost as much and come less near. Where the
+    caller pinned the method only that method is tried; where they pinned epochs, density or mask,
+    rungs that would only change these are left out.
     """
     base = first(kind, forget_count, retain_count, pinned)
     if base.method != "salun":
         return (base,)
     longer = {"epochs": min(2 * base.epochs, 1000)}
     free = {**longer, "mask": "none", "density": 1.0}
+    whole = {"early_stop": bool(pinned.get("early_stop", False))}
     changed = [
-        base.model_copy(update=more) for more in (longer, free) if not more.keys() & pinned.keys()
+        base.model_copy(update={**more, **whole})
+        for more in (longer, free)
+        if not more.keys() & pinned.keys()
     ]
     unlearning = (base, *changed)
     if "method" in pinned:
@@ -73,6 +78,38 @@ def ladder(
     if forget_count > _RETRAIN_SHARE * (forget_count + retain_count):
         return retraining + unlearning
     return unlearning + retraining
+
+
+def within(
+    ladder: tuple[specs.UnlearningSpec, ...], forget_count: int, retain_count: int, most_steps: int
+) -> tuple[specs.UnlearningSpec, ...]:
+    """The first rungs of a ladder that take no more optimizer steps together.
+
+    The first rung stays in any case, with fewer epochs if need be.
+    """
+    taken, kept = 0, []
+    for spec in ladder:
+        steps = count_steps(spec, forget_count, retain_count)
+        if taken + steps > most_steps:
+            break
+        taken += steps
+        kept.append(spec)
+    if kept:
+        return tuple(kept)
+    first_steps = count_steps(ladder[0], forget_count, retain_count)
+    epochs = max(1, ladder[0].epochs * most_steps // first_steps)
+    return (ladder[0].model_copy(update={"epochs": epochs}),)
+
+
+def count_steps(spec: specs.UnlearningSpec, forget_count: int, retain_count: int) -> int:
+    """Optimizer steps of a run, none left out by an early stop; at least 1."""
+    forget, retain = (-(-count // spec.batch_size) for count in (forget_count, retain_count))
+    if spec.method in ("influence", "fisher_forgetting"):
+        return 1
+    if spec.method in ("gradient_ascent", "boundary_shrink", "boundary_expand"):
+        return max(1, spec.epochs * forget)
+    both = spec.method == "random_label" or spec.targets == "random_label"
+    return max(1, spec.epochs * (retain + (forget if both else 0)))
 
 
 def forget_batch_size(forget_count: int, steps: int, batch_size: int) -> int:

@@ -138,7 +138,7 @@ class _Batches:
     def digest(self, density: float) -> torch.Tensor:
         """What tells these batches, the net and a density from others; uint8 (32,)."""
         found = hashlib.sha256(repr((self._samples.ids, self._size, density)).encode())
-        found.update(weights.bits(self._samples.images).data)
+        found.update(weights.bits(self._samples.images[:]).data)
         found.update(weights.bits(self._samples.labels).data)
         for name, tensor in self._net.state_dict().items():
             found.update(name.encode())

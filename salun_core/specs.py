@@ -75,6 +75,7 @@ MaskKind = Literal["saliency", "random", "none"]
 # Where the spec does not say; methods without an entry have no such figure.
 _ALPHA: Mapping[str, float] = {"l1_sparse": 5e-5, "influence": 5.0, "fisher_forgetting": 1e-6}
 _BETA: Mapping[str, float] = {"salun_soft": 1e-2}
+_JOINT: tuple[MethodName, ...] = ("salun", "salun_soft")
 
 
 class UnlearningSpec(Spec):
@@ -86,6 +87,10 @@ class UnlearningSpec(Spec):
     the retain set (arXiv 2310.12508, algorithm 1), and for ``gradient_ascent``,
     ``boundary_shrink`` and ``boundary_expand``, which see the forget set alone. ``influence`` and
     ``fisher_forgetting`` change the net once and have no epochs.
+
+    Joint recipes (``salun`` and ``salun_soft`` with matched or redistributed targets) may have
+    their ``learning_rate`` lowered to what the net bears (``probe_rate``) and end sooner than
+    planned once the forget set is where it should be (``early_stop``).
 
     ``alpha`` is the one figure that these methods have beside a learning rate, ``None`` for all
     others: ``l1_sparse`` the weight of the l1 norm in the loss, ``influence`` the length of the
@@ -108,6 +113,8 @@ class UnlearningSpec(Spec):
     forget_weight: Annotated[float, pydantic.Field(gt=0.0, le=100.0)] = 0.15
     score_weight: Annotated[float, pydantic.Field(ge=0.0, le=100.0)] = 0.15
     line_search: bool = True
+    early_stop: bool = False
+    probe_rate: bool = False
     alpha: Annotated[float, pydantic.Field(gt=0.0, le=1e4)] | None = None
     beta: Annotated[float, pydantic.Field(gt=0.0, le=1e4)] | None = None
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
@@ -131,6 +138,12 @@ class UnlearningSpec(Spec):
                 raise ValueError(
                     f"got {name} {value} for {self.method}, expected it for {', '.join(users)} only"
                 )
+        joint = self.method in _JOINT and self.targets != "random_label"
+        if not joint and (self.probe_rate or self.early_stop):
+            raise ValueError(
+                f"got probe_rate or early_stop for {self.method} with {self.targets} targets, "
+                f"expected it for {' and '.join(_JOINT)} with matched or redistributed ones only"
+            )
         return self
 
 
@@ -211,6 +224,7 @@ def _salun_spec(kind: ForgetKind, method: MethodName, seed: int) -> UnlearningSp
             epochs=6,
             batch_size=64,
             learning_rate=0.03,
+            probe_rate=True,
             seed=seed,
             **mask,
         )
@@ -221,6 +235,8 @@ def _salun_spec(kind: ForgetKind, method: MethodName, seed: int) -> UnlearningSp
         batch_size=64,
         learning_rate=0.05,
         forget_weight=0.3,
+        probe_rate=True,
+        early_stop=method == "salun",  # the soft variant's pull is scheduled over the whole run
         seed=seed,
         **mask,
     )

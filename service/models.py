@@ -20,6 +20,8 @@ class ModelPolicy(specs.Spec):
     """What the owner of a model decides once; kept with the model and pinned into every job.
 
     ``max_job_seconds`` ends the ladder of recipes: after it no further recipe is begun.
+    ``max_job_steps`` shortens the ladder before the job starts: its recipes take no more optimizer
+    steps together, and the first has fewer epochs if it alone would take more.
     ``max_forget_share`` is the largest share of the training set that may be forgotten in all;
     ``batch_window_seconds`` is how long an open batch waits for more requests (``None``: the
     service's own setting).
@@ -28,6 +30,7 @@ class ModelPolicy(specs.Spec):
     auto_publish: bool = True
     max_forget_share: Annotated[float, pydantic.Field(gt=0.0, lt=1.0)] = 0.5
     max_job_seconds: Annotated[float, pydantic.Field(gt=0.0)] = 6 * 3600.0
+    max_job_steps: Annotated[int, pydantic.Field(ge=1)] | None = None
     batch_window_seconds: Annotated[float, pydantic.Field(ge=0.0)] | None = None
     acceptance: gates.AcceptancePolicy = gates.AcceptancePolicy()
 

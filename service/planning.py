@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from salun_core import recipes, specs
-from service import batches, database, errors, jobs, ledger, storage, tables
+from service import batches, database, errors, jobs, ledger, models, storage, tables
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,9 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     previous_ids = _named(session, model, tables.Erasure.version.is_not(None))
     left = ledger.training_size(model) - len(forget_ids) - len(previous_ids)
     ladder = recipes.ladder(kind, len(forget_ids), left, batch.method)
+    most_steps = models.policy_of(model).max_job_steps
+    if most_steps is not None:
+        ladder = recipes.within(ladder, len(forget_ids), left, most_steps)
     return Plan(
         model=model.name,
         dataset=model.dataset.name,

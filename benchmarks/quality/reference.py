@@ -152,7 +152,7 @@ def _loader(
     image_set: images.ImageSet, config: specs.ClassifierConfig, batch_size: int
 ) -> loading.DataLoader[tuple[torch.Tensor, ...]]:
     """Shuffled anew in every pass by torch's global state, as theirs."""
-    pictures = preprocessing.Preprocessing(config.pretrained_cfg).normalise(image_set.images)
+    pictures = preprocessing.Preprocessing(config.pretrained_cfg).normalise(image_set.images[:])
     return loading.DataLoader(
         loading.TensorDataset(pictures, image_set.labels),
         batch_size=batch_size,

@@ -1,6 +1,8 @@
 """All methods by name, and the one way to run them."""
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -15,6 +17,7 @@ from salun_core.unlearn import (
     influence,
     l1_sparse,
     random_label,
+    rate_probe,
     retrain,
     salun,
     salun_soft,
@@ -63,9 +66,12 @@ def unlearn(
     """
     contract.check_data(data, config.num_classes)
     original = masked_step.copy_state(net)
+    probed: dict[str, Any] = {}
+    if spec.probe_rate:
+        spec, probed["rate_probe"] = rate_probe.settle(net, original, config, data, mask, spec)
     result = METHODS[spec.method](net, config, data, mask, spec, report, checkpoints)
     for name, tensor in net.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
             raise errors.NonFiniteLossError(f"got a value in {name} that is not finite")
     masked_step.assert_frozen_unchanged(original, net, mask, result.changed_buffers)
-    return result
+    return dataclasses.replace(result, detail={**result.detail, **probed})

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from salun_core import confidence, errors
+from salun_core.metrics import separation
 
 # Beyond these a target says nothing more: a share of 6e-6 or of 1 − 8e-7.
 _LOWEST, _HIGHEST = -12.0, 14.0
+_MATCHED = 0.02  # an AUC this near to 0.5
 
 
 class Targets(Protocol):
@@ -26,8 +28,16 @@ class Targets(Protocol):
     def scores(self, rows: torch.Tensor) -> torch.Tensor:
         """Wanted logit-scaled confidences, float32 (len(rows),); NaN where none is wanted."""
 
-    def correct(self, erased_logits: torch.Tensor, holdout_logits: torch.Tensor) -> None:
-        """Close the loop after an epoch: shift the targets by what is still missing."""
+    def correct(self, erased_logits: torch.Tensor, holdout_logits: torch.Tensor | None, /) -> bool:
+        """Close the loop after an epoch: shift the targets by what is still missing.
+
+        Args:
+            erased_logits: float (N, K) at the present net.
+            holdout_logits: float (M, K); needed where :meth:`state` is not empty.
+
+        Returns:
+            Whether the erased samples are where they should be.
+        """
 
     def state(self) -> dict[str, torch.Tensor]:
         """What changes during a run, to be saved and overwritten in place."""
@@ -96,12 +106,19 @@ class Matched:
         """See :class:`Targets`."""
         return self._confidence[rows].clamp(_LOWEST, _HIGHEST)
 
-    def correct(self, erased_logits: torch.Tensor, holdout_logits: torch.Tensor) -> None:
-        """See :class:`Targets`."""
+    def correct(self, erased_logits: torch.Tensor, holdout_logits: torch.Tensor | None, /) -> bool:
+        """See :class:`Targets`; they are where they should be at an AUC of 0.5 ± 0.02."""
+        if holdout_logits is None:
+            raise AssertionError("got no holdout logits")
         scores = confidence.logit_scaled_confidence(erased_logits, self._labels)
         reached = _quantiles(scores, self._strata, self._strata, self._ranks)
         self._confidence += self._wanted(holdout_logits) - reached
         self._confidence.clamp_(_LOWEST, _HIGHEST)
+        unseen = confidence.logit_scaled_confidence(holdout_logits, self._holdout_labels)
+        if not bool(torch.isin(self._labels, self._holdout_labels).any()):
+            return False
+        auc = separation.forget_holdout_auc(scores, self._labels, unseen, self._holdout_labels)
+        return abs(auc.value - 0.5) <= _MATCHED
 
     def state(self) -> dict[str, torch.Tensor]:
         """See :class:`Targets`."""
@@ -134,6 +151,7 @@ class Redistributed:
         others = others.scatter(1, erased_labels.unsqueeze(1), float("-inf"))
         if len(others) and not bool(torch.isfinite(others).any(dim=1).all()):
             raise errors.InvalidDataError("got no other class to spread to, expected at least one")
+        self._labels = erased_labels
         self._targets = torch.softmax(others, dim=1)
 
     def distributions(self, rows: torch.Tensor) -> torch.Tensor:
@@ -144,8 +162,9 @@ class Redistributed:
         """See :class:`Targets`; no confidence is wanted: the lower the better."""
         return torch.full((len(rows),), float("nan"))
 
-    def correct(self, erased_logits: torch.Tensor, holdout_logits: torch.Tensor) -> None:
-        """See :class:`Targets`; nothing to correct."""
+    def correct(self, erased_logits: torch.Tensor, _: torch.Tensor | None, /) -> bool:
+        """See :class:`Targets`; nothing to correct, and no sample may be given its own class."""
+        return not bool((erased_logits.argmax(dim=1) == self._labels).any())
 
     def state(self) -> dict[str, torch.Tensor]:
         """See :class:`Targets`; nothing changes."""

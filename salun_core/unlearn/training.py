@@ -19,7 +19,8 @@ from salun_core import (
 )
 from salun_core.unlearn import contract
 
-_WEIGHTS, _MOMENTUM, _OWN, _LOSSES = "weights.", "momentum.", "own.", "losses"
+_WEIGHTS, _MOMENTUM, _OWN = "weights.", "momentum.", "own."
+_LOSSES, _ANNEALING = "losses", "annealing"
 _NO_LOSS = float("nan")
 
 
@@ -58,16 +59,19 @@ class Training:
         self._optimizer = masked_step.MaskedOptimizer(
             net, mask, momentum=spec.momentum, weight_decay=spec.weight_decay
         )
+        # Rate and step from which it anneals, and the step at which it ends.
+        self._annealing = torch.zeros(3, dtype=torch.float64)
         self._losses: list[tuple[float, float]] = []
         self._parts: dict[str, list[float]] = {"retain": [], "forget": []}
 
     def epochs(self) -> Iterator[int]:
         """Numbers of the epochs still to do; a state is saved after each."""
-        before = self._resume()
-        for epoch in range(before, self.spec.epochs):
+        epoch = self._resume()
+        while self.steps < self.total_steps:
             yield epoch
             self._losses.append((self._mean("retain"), self._mean("forget")))
-            self._save(epoch + 1)
+            epoch += 1
+            self._save(epoch)
 
     def step(self, losses: Callable[[], dict[str, torch.Tensor]]) -> None:
         """One step on the sum of the losses that the function gives.
@@ -94,6 +98,21 @@ class Training:
         for name, part in parts.items():
             self._parts[name].append(part.item())
         self._report(self.steps, self.total_steps)
+
+    def step_losses(self, part: str) -> tuple[float, ...]:
+        """``retain`` or ``forget``, of the present epoch's steps."""
+        return tuple(self._parts[part])
+
+    def anneal(self, epochs: int) -> None:
+        """End after so many epochs more, over which the learning rate falls linearly to 0."""
+        self.total_steps = self.steps + epochs * self._steps_per_epoch
+        end = (self._learning_rate(), self.steps, self.total_steps)
+        self._annealing[:] = torch.tensor(end, dtype=torch.float64)
+
+    @property
+    def annealing(self) -> bool:
+        """Whether :meth:`anneal` was called."""
+        return bool(self._annealing[2])
 
     def pass_over(
         self,
@@ -139,6 +158,9 @@ class Training:
         )
 
     def _learning_rate(self) -> float:
+        if self.annealing:
+            rate, start, end = (float(value) for value in self._annealing)
+            return rate * (end - self.steps) / (end - start)
         return learning_rate(self.spec, self.steps, self.total_steps)
 
     def _mean(self, name: str) -> float:
@@ -149,6 +171,7 @@ class Training:
         if self._checkpoints is None:
             return
         state = {"epochs_done": torch.tensor(epochs_done)}
+        state[_ANNEALING] = self._annealing
         state[_LOSSES] = torch.tensor(self._losses, dtype=torch.float64)
         state |= {_WEIGHTS + k: v.detach() for k, v in self.net.state_dict().items()}
         state |= {_MOMENTUM + k: v for k, v in self._optimizer.state_tensors().items()}
@@ -166,6 +189,9 @@ class Training:
             tensor.copy_(state[_OWN + name])
         self._losses = [(float(r), float(f)) for r, f in state[_LOSSES].tolist()]
         self.steps = epochs_done * self._steps_per_epoch
+        self._annealing.copy_(state[_ANNEALING])
+        if self.annealing:
+            self.total_steps = int(self._annealing[2])
         return epochs_done
 
 

@@ -102,7 +102,7 @@ def groups(
     weights.write(folder / "trained", trained.state_dict())
     broken = {**trained.state_dict(), "fc.bias": torch.full((config.num_classes,), float("nan"))}
     weights.write(folder / "broken", broken)
-    pictures = {"images": samples.images, "labels": samples.labels}
+    pictures = {"images": samples.images[:], "labels": samples.labels}
     weights.write(folder / "samples.safetensors", pictures)
     weights.write(folder / "gradients.safetensors", {"gradients": gradients()})
     for kind in KINDS:

@@ -52,7 +52,7 @@ def digests(
     weights.write(folder / "original", trained.state_dict())
     named = {"forget": sets.forget_set, "retain": sets.retain_set, "holdout": sets.holdout_set}
     for name, own in named.items():
-        weights.write(folder / name, {"images": own.images, "labels": own.labels})
+        weights.write(folder / name, {"images": own.images[:], "labels": own.labels})
     command = [sys.executable, "-W", "error", str(PROCESS)]
     started = [
         subprocess.Popen([*command, str(threads), str(folder), name])
