@@ -66,3 +66,39 @@ def test_every_epoch_sees_the_forget_set_as_far_as_a_batch_goes() -> None:
 def test_a_bad_recipe_is_told_whatever_is_to_be_forgotten() -> None:
     with pytest.raises(pydantic.ValidationError, match="learning_rate"):
         recipes.check({"learning_rate": -1.0})
+
+
+def test_what_is_chosen_by_the_run_is_not_where_it_is_pinned() -> None:
+    assert recipes.first("samples", 50, 950, {}).probe_rate
+    assert recipes.first("samples", 50, 950, {}).early_stop
+    assert not recipes.first("samples", 50, 950, {"learning_rate": 0.01}).probe_rate
+    assert not recipes.first("samples", 50, 950, {"epochs": 4}).early_stop
+    assert recipes.first("samples", 50, 950, {"epochs": 4, "early_stop": True}).early_stop
+    paper = recipes.first("samples", 50, 950, {"targets": "random_label"})
+    assert not paper.probe_rate
+    assert not paper.early_stop
+
+
+def test_a_second_try_takes_its_whole_length() -> None:
+    first, second, third, _ = recipes.ladder("samples", 50, 950, {})
+    assert (first.early_stop, second.early_stop, third.early_stop) == (True, False, False)
+
+
+def test_a_budget_of_steps_leaves_out_what_it_does_not_hold() -> None:
+    """950 retain samples are 15 steps of 64: 8 epochs are 120, twice as many 240."""
+    ladder = recipes.ladder("samples", 50, 950, {})
+    assert recipes.within(ladder, 50, 950, 359) == ladder[:1]
+    assert recipes.within(ladder, 50, 950, 360) == ladder[:2]
+    assert recipes.within(ladder, 50, 950, 100_000) == ladder
+    (shortened,) = recipes.within(ladder, 50, 950, 50)
+    assert shortened.epochs == 3
+    assert recipes.count_steps(shortened, 50, 950) == 45
+
+
+@pytest.mark.parametrize(
+    ("method", "steps"),
+    [("finetune", 10 * 8), ("gradient_ascent", 5 * 1), ("random_label", 10 * 5), ("influence", 1)],
+)
+def test_steps_of_a_run(method: str, steps: int) -> None:
+    spec = recipes.first("samples", 50, 950, {"method": method})
+    assert recipes.count_steps(spec, 50, 950) == steps
