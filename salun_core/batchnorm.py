@@ -20,6 +20,8 @@ from torch import overrides
 from torch.nn import functional
 from torch.nn.modules import batchnorm
 
+from salun_core import errors
+
 
 @contextlib.contextmanager
 def stored_statistics(net: torch.nn.Module) -> Iterator[None]:
@@ -35,14 +37,19 @@ def stored_statistics(net: torch.nn.Module) -> Iterator[None]:
             layer.train(training)
 
 
-def retain_statistics(retain_rows: int) -> "contextlib.AbstractContextManager[Any]":
-    """Within the block, the first ``retain_rows`` rows of a batch give its statistics.
+def retain_statistics(
+    retain_rows: int, batch_size: int
+) -> "contextlib.AbstractContextManager[Any]":
+    """Within the block, the first ``retain_rows`` samples of a batch give its statistics.
+
+    Some nets fold tokens into the first axis before they normalise; a layer's rows are counted
+    as so many of each sample.
 
     The other rows are normalised by the same mean and variance and leave no trace in the running
     averages. Their gradient flows through mean and variance too: with statistics taken as
     constants, training drifts (retain accuracy .91 instead of .97 after forgetting a class).
     """
-    return _RetainStatistics(retain_rows)
+    return _RetainStatistics(retain_rows, batch_size)
 
 
 def statistics_names(net: torch.nn.Module) -> tuple[str, ...]:
@@ -58,9 +65,9 @@ def statistics_names(net: torch.nn.Module) -> tuple[str, ...]:
 class _RetainStatistics(overrides.TorchFunctionMode):
     """Catches the function, not the module class: libraries bring batch norm layers of theirs."""
 
-    def __init__(self, retain_rows: int) -> None:
+    def __init__(self, retain_rows: int, batch_size: int) -> None:
         super().__init__()
-        self._rows = retain_rows
+        self._retained, self._batch_size = retain_rows, batch_size
 
     def __torch_function__(
         self,
@@ -84,22 +91,33 @@ class _RetainStatistics(overrides.TorchFunctionMode):
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> torch.Tensor:
-        if not training or len(input) <= self._rows:
+        if not training or self._retained == self._batch_size:
             return functional.batch_norm(
                 input, running_mean, running_var, weight, bias, training, momentum, eps
             )
         # PyTorch's own kernel for the statistics: it updates the running averages as well, and is
         # many times faster than the mean and variance of a tensor over all axes but one.
+        rows = self._count_rows(input)
         mean, variance = torch.batch_norm_update_stats(
-            input[: self._rows].detach(), running_mean, running_var, momentum
+            input[:rows].detach(), running_mean, running_var, momentum
         )
         ones = torch.ones_like(mean)
         scale = ones if weight is None else weight
         shift = torch.zeros_like(mean) if bias is None else bias
-        output: torch.Tensor = _Normalised.apply(
-            input, scale, shift, mean, variance, self._rows, eps
-        )
+        output: torch.Tensor = _Normalised.apply(input, scale, shift, mean, variance, rows, eps)
         return output
+
+    def _count_rows(self, input: torch.Tensor) -> int:  # noqa: A002
+        """Of the layer's input, those that belong to retained samples."""
+        each, rest = divmod(len(input), self._batch_size)
+        rows = self._retained * each
+        if rest or rows * input[0, 0].numel() < 2:
+            raise errors.InvalidDataError(
+                f"got {len(input)} rows to normalise for {self._batch_size} samples of which "
+                f"{self._retained} are retained, expected as many of each sample, and two retained "
+                "values a channel at least"
+            )
+        return rows
 
 
 class _Normalised(torch.autograd.Function):

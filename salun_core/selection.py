@@ -66,7 +66,8 @@ def kth_largest(
         raise errors.InvalidDataError(f"got k = {k}, expected k >= 1 and float32 magnitudes")
     patterns = [m.detach().reshape(-1).view(torch.int32) for m in magnitudes]
     positive = torch.tensor(sum(int(torch.count_nonzero(p)) for p in patterns))
-    if k > int(_over_all(positive, members)):
+    positive = _over_all(positive, members)
+    if k > int(positive):
         return 0.0, int(positive)
     pattern, larger, bits_left = 0, 0, sum(_WIDTHS)
     for width in _WIDTHS:

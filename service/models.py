@@ -21,7 +21,7 @@ class ModelPolicy(specs.Spec):
 
     ``max_job_seconds`` ends the ladder of recipes: after it no further recipe is begun.
     ``max_job_steps`` shortens the ladder before the job starts: its recipes take no more optimizer
-    steps together, and the first has fewer epochs if it alone would take more.
+    steps together (rate probes not counted); where not even one fits, the first has fewer epochs.
     ``max_forget_share`` is the largest share of the training set that may be forgotten in all;
     ``batch_window_seconds`` is how long an open batch waits for more requests (``None``: the
     service's own setting).

@@ -39,8 +39,9 @@ def settle(
         spec: a joint recipe; its rate is tried first.
 
     Returns:
-        The recipe, and ``tried``: each rate with its ``retain_loss`` (``None`` where it diverged),
-        the ``limit`` that it was held against, and whether it ``held``.
+        The recipe, and what to report of it: ``learning_rate``, and ``tried``: each rate with its
+        ``retain_loss`` (``None`` where it diverged), the ``limit`` that it was held against, and
+        whether it ``held``.
 
     Raises:
         InvalidDataError: matched targets without a holdout set, or no class to spread to.
@@ -56,9 +57,10 @@ def settle(
         tried.append({"learning_rate": rate, "retain_loss": last, "limit": limit, "held": held})
         if held:
             break
+    net.zero_grad(set_to_none=True)
     net.eval()
-    settled = spec.model_copy(update={"learning_rate": tried[-1]["learning_rate"]})
-    return settled, {"tried": tried}
+    rate = tried[-1]["learning_rate"]
+    return spec.model_copy(update={"learning_rate": rate}), {"learning_rate": rate, "tried": tried}
 
 
 def _ramp(spec: specs.UnlearningSpec, rate: float) -> specs.UnlearningSpec:

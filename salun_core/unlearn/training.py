@@ -20,7 +20,7 @@ from salun_core import (
 from salun_core.unlearn import contract
 
 _WEIGHTS, _MOMENTUM, _OWN = "weights.", "momentum.", "own."
-_LOSSES, _ANNEALING = "losses", "annealing"
+_LOSSES, _TOTAL_STEPS = "losses", "total_steps"
 _NO_LOSS = float("nan")
 
 
@@ -59,8 +59,6 @@ class Training:
         self._optimizer = masked_step.MaskedOptimizer(
             net, mask, momentum=spec.momentum, weight_decay=spec.weight_decay
         )
-        # Rate and step from which it anneals, and the step at which it ends.
-        self._annealing = torch.zeros(3, dtype=torch.float64)
         self._losses: list[tuple[float, float]] = []
         self._parts: dict[str, list[float]] = {"retain": [], "forget": []}
 
@@ -100,19 +98,17 @@ class Training:
         self._report(self.steps, self.total_steps)
 
     def step_losses(self, part: str) -> tuple[float, ...]:
-        """``retain`` or ``forget``, of the present epoch's steps."""
+        """``retain`` or ``forget``, of the steps since :meth:`epochs` last recorded their mean."""
         return tuple(self._parts[part])
 
-    def anneal(self, epochs: int) -> None:
-        """End after so many epochs more, over which the learning rate falls linearly to 0."""
+    def end_after(self, epochs: int) -> None:
+        """End after so many epochs more; the learning rate is that of a run planned so long."""
         self.total_steps = self.steps + epochs * self._steps_per_epoch
-        end = (self._learning_rate(), self.steps, self.total_steps)
-        self._annealing[:] = torch.tensor(end, dtype=torch.float64)
 
     @property
-    def annealing(self) -> bool:
-        """Whether :meth:`anneal` was called."""
-        return bool(self._annealing[2])
+    def is_shortened(self) -> bool:
+        """Whether :meth:`end_after` was called."""
+        return self.total_steps != self._steps_per_epoch * self.spec.epochs
 
     def pass_over(
         self,
@@ -158,9 +154,6 @@ class Training:
         )
 
     def _learning_rate(self) -> float:
-        if self.annealing:
-            rate, start, end = (float(value) for value in self._annealing)
-            return rate * (end - self.steps) / (end - start)
         return learning_rate(self.spec, self.steps, self.total_steps)
 
     def _mean(self, name: str) -> float:
@@ -171,7 +164,7 @@ class Training:
         if self._checkpoints is None:
             return
         state = {"epochs_done": torch.tensor(epochs_done)}
-        state[_ANNEALING] = self._annealing
+        state[_TOTAL_STEPS] = torch.tensor(self.total_steps)
         state[_LOSSES] = torch.tensor(self._losses, dtype=torch.float64)
         state |= {_WEIGHTS + k: v.detach() for k, v in self.net.state_dict().items()}
         state |= {_MOMENTUM + k: v for k, v in self._optimizer.state_tensors().items()}
@@ -189,9 +182,7 @@ class Training:
             tensor.copy_(state[_OWN + name])
         self._losses = [(float(r), float(f)) for r, f in state[_LOSSES].tolist()]
         self.steps = epochs_done * self._steps_per_epoch
-        self._annealing.copy_(state[_ANNEALING])
-        if self.annealing:
-            self.total_steps = int(self._annealing[2])
+        self.total_steps = int(state[_TOTAL_STEPS])
         return epochs_done
 
 

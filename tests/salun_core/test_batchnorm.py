@@ -1,9 +1,10 @@
 import copy
 from collections.abc import Callable
 
+import pytest
 import torch
 
-from salun_core import batchnorm
+from salun_core import batchnorm, errors
 
 
 def statistics(net: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -26,7 +27,7 @@ def test_joint_batch_moves_the_averages_as_its_retain_rows_alone_do(
     generator = torch.Generator().manual_seed(0)
     retain = torch.randn(8, 1, 12, 12, generator=generator)
     forget = torch.randn(4, 1, 12, 12, generator=generator) * 7 + 3
-    with batchnorm.retain_statistics(8):
+    with batchnorm.retain_statistics(8, 12):
         output = joint(torch.cat([retain, forget]))
     torch.testing.assert_close(output[:8], alone(retain), atol=1e-4, rtol=1e-4)
     for name, buffer in alone.named_buffers():
@@ -41,7 +42,7 @@ def test_forget_rows_are_normalised_by_the_retain_rows() -> None:
         layer.bias.copy_(torch.tensor([0.0, -1.0, 4.0]))
     plain = copy.deepcopy(layer)
     inputs = torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    with batchnorm.retain_statistics(4):
+    with batchnorm.retain_statistics(4, 6):
         output = layer(inputs)
     mean = inputs[:4].mean(dim=(0, 2, 3), keepdim=True)
     variance = inputs[:4].var(dim=(0, 2, 3), unbiased=False, keepdim=True)
@@ -56,10 +57,30 @@ def test_forget_rows_are_normalised_by_the_retain_rows() -> None:
         torch.testing.assert_close(own, slow, atol=1e-5, rtol=1e-4)
 
 
+def test_rows_that_are_tokens_count_for_their_sample() -> None:
+    """Three tokens a sample, folded into the first axis: 4 of 6 samples are 12 of 18 rows."""
+    layer, alone = torch.nn.BatchNorm1d(5).train(), torch.nn.BatchNorm1d(5).train()
+    tokens = torch.randn(18, 5, generator=torch.Generator().manual_seed(0))
+    with batchnorm.retain_statistics(4, 6):
+        output = layer(tokens)
+    torch.testing.assert_close(output[:12], alone(tokens[:12]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(layer.running_var, alone.running_var)
+
+
+@pytest.mark.parametrize(("rows", "retained"), [(7, 4), (6, 1)])
+def test_rows_that_cannot_be_told_apart_are_refused(rows: int, retained: int) -> None:
+    layer = torch.nn.BatchNorm1d(5).train()
+    with (
+        pytest.raises(errors.InvalidDataError, match="rows to normalise"),
+        batchnorm.retain_statistics(retained, 6),
+    ):
+        layer(torch.randn(rows, 5))
+
+
 def test_eval_mode_is_left_alone(random_net: Callable[[int], torch.nn.Module]) -> None:
     net = random_net(0)
     inputs = torch.randn(5, 1, 12, 12)
-    with batchnorm.retain_statistics(3):
+    with batchnorm.retain_statistics(3, 5):
         inside = net(inputs)
     assert torch.equal(inside, net(inputs))
 

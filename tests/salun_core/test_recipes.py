@@ -85,11 +85,12 @@ def test_a_second_try_takes_its_whole_length() -> None:
 
 
 def test_a_budget_of_steps_leaves_out_what_it_does_not_hold() -> None:
-    """950 retain samples are 15 steps of 64: 8 epochs are 120, twice as many 240."""
+    """950 retain samples are 15 steps of 64 or 8 of 128: rungs of 120, 240, 240 and 160 steps."""
     ladder = recipes.ladder("samples", 50, 950, {})
-    assert recipes.within(ladder, 50, 950, 359) == ladder[:1]
+    assert recipes.within(ladder, 50, 950, 279) == ladder[:1]
+    assert recipes.within(ladder, 50, 950, 280) == (ladder[0], ladder[3])
     assert recipes.within(ladder, 50, 950, 360) == ladder[:2]
-    assert recipes.within(ladder, 50, 950, 100_000) == ladder
+    assert recipes.within(ladder, 50, 950, 760) == ladder
     (shortened,) = recipes.within(ladder, 50, 950, 50)
     assert shortened.epochs == 3
     assert recipes.count_steps(shortened, 50, 950) == 45

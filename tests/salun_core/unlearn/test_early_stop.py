@@ -43,6 +43,7 @@ def test_a_run_that_is_there_ends_after_two_epochs_more(
     )
     each = -(-len(data.retain_set) // SPEC.batch_size)
     assert (len(result.losses), result.steps) == (6, 6 * each)
+    assert result.detail["stopped_early"]
     assert told[0] == (1, 8 * each)
     assert told[-1] == (6 * each, 6 * each)
 
