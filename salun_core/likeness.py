@@ -53,7 +53,9 @@ Comparing = Callable[[Outputs, Outputs], crossfit.Compared]
 def pairs(erased: Outputs, unseen: Outputs) -> list[Pair]:
     """What is to be compared: all with all, or each fold of the erased with the unseen outside it.
 
-    A pair without a class in common is left out, so the list may be empty.
+    Both sides of a pair hold samples of the classes that they share only: whatever is known of the
+    others, there is nothing to hold it against. A pair that shares none is left out, so the list
+    may be empty.
     """
     found = [(erased, unseen)]
     if erased.folds is not None and unseen.folds is not None:
@@ -61,7 +63,8 @@ def pairs(erased: Outputs, unseen: Outputs) -> list[Pair]:
             (erased.select(erased.folds == fold), unseen.select(unseen.folds != fold))
             for fold in crossfit.FOLDS
         ]
-    return [pair for pair in found if bool(torch.isin(pair[0].labels, pair[1].labels).any())]
+    shared = [(_of_classes(own, other), _of_classes(other, own)) for own, other in found]
+    return [pair for pair in shared if len(pair[0].labels)]
 
 
 def measured(
@@ -90,7 +93,7 @@ def measured(
 
 
 def error_rate(erased: Outputs, unseen: Outputs) -> crossfit.Compared:
-    """1 − accuracy of either."""
+    """1 − accuracy of either, of one of :func:`pairs`."""
     weights = separation.class_matched_weights(erased.labels, unseen.labels)
     rate = 1.0 - accuracy.weighted_accuracy(unseen.after, unseen.labels, weights[1])
     own = 1.0 - accuracy.accuracy(erased.after, erased.labels)
@@ -110,7 +113,10 @@ def auc(erased: Outputs, unseen: Outputs) -> crossfit.Compared:
 def efficacy(
     attack: membership.Attack, feature: Callable[[torch.Tensor], torch.Tensor]
 ) -> Comparing:
-    """Share of either that an attack takes for unseen; it looks at a feature of the scores."""
+    """Share of either that an attack takes for unseen, of one of :func:`pairs`.
+
+    The attack looks at a feature of the scores.
+    """
 
     def compare(erased: Outputs, unseen: Outputs) -> crossfit.Compared:
         weights = separation.class_matched_weights(erased.labels, unseen.labels)
@@ -135,6 +141,11 @@ def true_positive_rate(erased: Outputs, unseen: Outputs) -> crossfit.Compared:
     counts = len(erased.labels), len(unseen.labels)
     error = math.sqrt(rate * (1.0 - rate) * sum(1.0 / count for count in counts))
     return crossfit.Compared(value, rate, error, *counts)
+
+
+def _of_classes(outputs: Outputs, others: Outputs) -> Outputs:
+    """The samples whose class the others have too."""
+    return outputs.select(torch.isin(outputs.labels, others.labels))
 
 
 def _shares(

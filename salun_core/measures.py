@@ -124,13 +124,17 @@ def _without(outputs: likeness.Outputs, gone: tuple[int, ...]) -> likeness.Outpu
 
 
 def _unlearning(outputs: Mapping[str, likeness.Outputs]) -> specs.Measurement:
-    """1 − accuracy on the forget set, beside the same on class-matched holdout samples."""
+    """1 − accuracy on the forget set, beside the same on class-matched holdout samples.
+
+    Only forgotten samples that have an opponent count in either; the detail has the figure of all.
+    """
     forget = outputs["forget"]
+    value = 1.0 - accuracy.accuracy(forget.after, forget.labels)
     detail = {"per_class_accuracy": _per_class(forget), **_top_receiver(forget)}
     matched = likeness.pairs(forget, outputs["holdout"])
     if matched:
+        detail["of_all_samples"] = value
         return likeness.measured(matched, likeness.error_rate, detail)
-    value = 1.0 - accuracy.accuracy(forget.after, forget.labels)
     return specs.Measurement(value=value, n=len(forget.labels), detail=detail)
 
 
@@ -272,7 +276,7 @@ def _previous(
             standard_error=share * own.standard_error,
         )
 
-    detail = {"n_samples": len(samples.labels)}
+    detail = {"n_samples": len(samples.labels), "of_all_samples": value}
     return {
         "previous_erasures": likeness.measured(matched, compare, detail).model_copy(
             update={"n": count}

@@ -103,6 +103,31 @@ def test_no_opponent_no_comparison(erased: likeness.Outputs, unseen: likeness.Ou
     assert likeness.pairs(erased, unseen.select(unseen.labels > 2)) == []
 
 
+@pytest.mark.parametrize("crossed", [False, True])
+def test_samples_without_an_opponent_count_on_neither_side(crossed: bool) -> None:
+    """Class 0 is hard: always missed, others never. 60 of 240 erased are of it, and one unseen
+    sample, which is in fold 0 and so judges fold 1 alone, or none at all: like nets miss nothing.
+    """
+    labels = torch.tensor([0] * 60 + [1, 2] * 90)
+    folds = [row // 2 % 2 for row in range(240)]
+    scores = torch.where(labels == 0, -9.0, 9.0)
+    erased = outputs(scores, labels, folds)
+    unseen = erased.select(torch.arange(240) >= (59 if crossed else 60))
+    if crossed:
+        unseen = dataclasses.replace(unseen, folds=torch.tensor([0, *folds[60:]]))
+    else:
+        erased, unseen = (dataclasses.replace(o, folds=None) for o in (erased, unseen))
+    sets = {"forget": erased, "retain": erased, "holdout": unseen, "test": unseen}
+    metrics = measures.all_measurements({**sets, "previous": erased}, "samples", (), seed=0)
+    for name in ("unlearning_accuracy", "mia_efficacy", "previous_erasures"):
+        found = metrics[name]
+        assert found.value == pytest.approx(found.target), name
+    found = metrics["unlearning_accuracy"]
+    assert found.detail["of_all_samples"] == 0.25
+    counts = [one["n"] for one in found.detail["folds"]] if crossed else [found.n]
+    assert counts == ([90, 120] if crossed else [180])
+
+
 def test_every_metric_that_needs_unseen_samples_is_crossed() -> None:
     generator = torch.Generator().manual_seed(3)
 
