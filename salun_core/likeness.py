@@ -5,16 +5,13 @@ it; see :mod:`salun_core.crossfit`.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from salun_core import confidence, crossfit, specs
 from salun_core.metrics import accuracy, membership, separation
-
-_FALSE_POSITIVE_RATE = 0.01
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +65,10 @@ def pairs(erased: Outputs, unseen: Outputs) -> list[Pair]:
 
 
 def measured(
-    found: list[Pair], compare: Comparing, detail: Mapping[str, Any] | None = None
+    found: list[Pair],
+    compare: Comparing,
+    detail: Mapping[str, Any] | None = None,
+    choose: Callable[[Sequence[crossfit.Compared]], crossfit.Compared] = crossfit.surest,
 ) -> specs.Measurement:
     """The surest of the comparisons; the detail has all of them where there are several.
 
@@ -76,9 +76,10 @@ def measured(
         found: one pair or more, from :func:`pairs`.
         compare: what is measured on a pair.
         detail: what else is to stand in the measurement.
+        choose: the one that counts.
     """
     every = [compare(*pair) for pair in found]
-    chosen = crossfit.surest(every)
+    chosen = choose(every)
     told: dict[str, Any] = {**(detail or {}), "n_unseen": chosen.n_unseen}
     if len(every) > 1:
         told["mean"] = crossfit.mean(every).value
@@ -136,11 +137,9 @@ def share_called_unseen(attack: membership.Attack, features: torch.Tensor) -> fl
 
 def true_positive_rate(erased: Outputs, unseen: Outputs) -> crossfit.Compared:
     """Share of the erased samples above the threshold that 1 % of the unseen ones pass."""
-    rate = _FALSE_POSITIVE_RATE
-    value = membership.true_positive_rate_at(erased.scores, unseen.scores, rate)
+    value = membership.true_positive_rate_at(erased.scores, unseen.scores)
     counts = len(erased.labels), len(unseen.labels)
-    error = math.sqrt(rate * (1.0 - rate) * sum(1.0 / count for count in counts))
-    return crossfit.Compared(value, rate, error, *counts)
+    return crossfit.Compared(value, *membership.chance_rate(*counts), *counts)
 
 
 def _of_classes(outputs: Outputs, others: Outputs) -> Outputs:
