@@ -49,8 +49,8 @@ class Found:
 
     @property
     def values(self) -> dict[str, float]:
-        """The bare numbers."""
-        return {name: measurement.value for name, measurement in self.metrics.items()}
+        """The bare numbers, of all samples, to be compared with another net's."""
+        return {name: measurement.whole for name, measurement in self.metrics.items()}
 
 
 class Comparison:

@@ -78,16 +78,11 @@ def average_gap(
     MIA is ``mia_efficacy``, the logistic attack's. The signed distance of every metric that both
     nets have stands in the detail.
     """
-    distances = [abs(_whole(own[name]) - _whole(retrained[name])) for name in _GAP_METRICS]
-    gaps = {name: own[name].value - retrained[name].value for name in own if name in retrained}
+    distances = [abs(own[name].whole - retrained[name].whole) for name in _GAP_METRICS]
+    gaps = {name: own[name].whole - retrained[name].whole for name in own if name in retrained}
     return specs.Measurement(
         value=sum(distances) / len(distances), target=0.0, detail={"gap_to_retrained": gaps}
     )
-
-
-def _whole(measurement: specs.Measurement) -> float:
-    """Of all samples, where the value is that of one fold."""
-    return float(measurement.detail.get("mean", measurement.value))
 
 
 def group_shift(

@@ -106,7 +106,7 @@ def verify(
 
     Returns:
         Metrics as the design's table names them; ``evidence`` holds pool sizes, the same metrics
-        of the original (and of the retrained net), whom the change fell on, what could not be
+        of the original (and of the retrained net; over all folds where there are some), whom the change fell on, what could not be
         measured and why, histograms, mask record, versions, CPU threads; ``seconds`` has
         ``verify``.
 
