@@ -187,7 +187,8 @@ def resurfacing(own: Tuned, retrained: Tuned | None, samples: Samples) -> specs.
     """How far fine-tuning on retain data alone brings the forgotten samples back; 0 is the aim.
 
     For samples: accuracy on the forget set less that on class-matched holdout samples, after the
-    fine-tuning. For a class, whose unseen samples would come back with it: the accuracy itself.
+    fine-tuning (cross-fitted too all of them, whichever fold a forgotten sample was matched to).
+    For a class, whose unseen samples would come back with it: the accuracy itself.
 
     Raises:
         InvalidDataError: samples without a holdout sample of their classes.
