@@ -13,23 +13,22 @@ from collections.abc import Sequence
 
 import torch
 
-from salun_core import images
+from salun_core import images, specs
 
 FOLDS = (0, 1)
-_Z = 1.64  # as in the default policy: by which the surest comparison is found
 # Whoever looks three times finds more by chance. A fold that is to stand for itself has its error
-# widened (one in sixty on one side, not one in twenty: 2.13 / 1.64) and needs some samples: with
+# widened (one in sixty on one side, not one in twenty: 2.13 / specs.Z) and needs some samples: with
 # fewer, standard errors are guesses, and chance in who was forgotten outweighs that in the targets.
 _WIDENED = 1.3
 _LEAST = 20
 
 
 def folds(image_set: images.ImageSet) -> torch.Tensor:
-    """The fold of every unseen sample, int64 (N,): alternating within its class by the id's SHA-256.
+    """The fold of every unseen sample, int64 (N,): alternating in its class by the id's SHA-256.
 
     It depends on ids and labels only, not on their order or on other classes, but it does depend
-    on who else of the class is in the pool. Both folds hold half of each class; odd classes begin with fold 1, so that single samples of many classes do not all
-    fall to one.
+    on who else of the class is in the pool. Both folds hold half of each class; odd classes begin
+    with fold 1, so that single samples of many classes do not all fall to one.
     """
     digests = [_digest(sample_id) for sample_id in image_set.ids]
     labels = image_set.labels.tolist()
@@ -109,7 +108,8 @@ def surest(found: Sequence[Compared]) -> Compared:
         if one.n >= _LEAST
     ]
     return max(
-        [mean(found), *alone], key=lambda one: abs(one.value - one.target) - _Z * one.standard_error
+        [mean(found), *alone],
+        key=lambda one: abs(one.value - one.target) - specs.Z * one.standard_error,
     )
 
 

@@ -9,7 +9,6 @@ from torch.nn import functional
 from salun_core import crossfit, errors, likeness, specs
 from salun_core.metrics import accuracy, membership
 
-_Z = 1.64  # by which the class whose drop is surest is found
 _GAP_METRICS = ("unlearning_accuracy", "retain_accuracy", "test_accuracy", "mia_efficacy")
 
 
@@ -196,7 +195,7 @@ def _max_class_drop(retain: likeness.Outputs, test: likeness.Outputs) -> specs.M
                 accuracy.correct(own.before, own.labels), accuracy.correct(own.after, own.labels)
             )
             drops[split][str(label)] = drop
-            found = (drop - _Z * error, drop, error, len(own.labels))
+            found = (drop - specs.Z * error, drop, error, len(own.labels))
             if worst is None or found[0] > worst[0]:
                 worst = (*found, {"class": label, "split": split})
     if worst is None:

@@ -13,6 +13,10 @@ from salun_core import errors
 Fraction = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
 PositiveFraction = Annotated[float, pydantic.Field(gt=0.0, le=1.0)]
 
+# Standard errors that a figure may miss by, by default: one in twenty like ones misses by more on
+# one side. Of several figures the surest is found by the same number.
+Z = 1.64
+
 
 class Spec(pydantic.BaseModel):
     """Base: immutable, unknown keys refused, NaN and infinity refused."""

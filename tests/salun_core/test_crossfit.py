@@ -64,9 +64,7 @@ def test_methods_and_comparisons_deal_alike() -> None:
     test_set = images.concatenate(pool.subset([5, 2, 11]), some([1], "t"))
     sets = {"forget": erased, "previous": kept, "holdout": pool, "test": test_set}
     found = comparison.deal(sets)
-    assert torch.equal(
-        torch.cat([found["forget"], found["previous"]]), contract.erased_folds(data)
-    )
+    assert torch.equal(torch.cat([found["forget"], found["previous"]]), contract.erased_folds(data))
     assert torch.equal(found["holdout"], data.folds(pool))
     assert found["test"].tolist() == [*data.folds(pool)[[5, 2, 11]].tolist(), -1]
     assert torch.equal(data.folds(test_set)[:3], found["test"][:3])

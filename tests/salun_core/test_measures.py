@@ -89,7 +89,7 @@ def test_three_attacks_stand_in_the_table() -> None:
 
 
 def test_nets_are_compared_over_all_samples_and_not_by_the_fold_that_stands_for_them() -> None:
-    """Over both folds two nets have .5 each; by chance fold 0 was surer of one, fold 1 of the other.
+    """Over both folds two nets have .5 each; fold 0 was surer of one, fold 1 of the other.
 
     The distances in UA and MIA are 0, those in RA and TA .1: .05 in the mean.
     """
