@@ -49,8 +49,8 @@ class Found:
 
     @property
     def values(self) -> dict[str, float]:
-        """The bare numbers."""
-        return {name: measurement.value for name, measurement in self.metrics.items()}
+        """The bare numbers, of all samples, to be compared with another net's."""
+        return {name: measurement.whole for name, measurement in self.metrics.items()}
 
 
 class Comparison:
@@ -63,7 +63,8 @@ class Comparison:
         excluded_labels: classes erased earlier.
         seed: of all draws; the same arguments draw the same samples.
         cross_fitted: erased samples were matched to holdout samples of their fold, see
-            :mod:`salun_core.crossfit`, and are compared with the others only.
+            :mod:`salun_core.crossfit`, and are compared with the others only; but
+            ``resurfacing`` compares with the whole pool, their own fold too.
 
     Raises:
         InvalidDataError: the forget, retain or test set is empty, or a label is no class.
@@ -86,7 +87,7 @@ class Comparison:
         self._kind, self._excluded, self._seed = kind, excluded_labels, seed
         self._preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
         self._samples = traces.draw_samples(sets, kind, excluded_labels, seed)
-        self._folds = _folds(sets) if cross_fitted else {}
+        self._folds = deal(sets) if cross_fitted else {}
 
     def count_steps(self, originals: int, others: int) -> int:
         """Calls of ``after_step`` for so many originals and other nets."""
@@ -170,7 +171,13 @@ class Comparison:
             return None
 
 
-def _folds(sets: Mapping[str, images.ImageSet]) -> dict[str, torch.Tensor]:
-    found = {name: crossfit.folds(sets[name]) for name in ("forget", "previous") if name in sets}
+def deal(sets: Mapping[str, images.ImageSet]) -> dict[str, torch.Tensor]:
+    """The folds of all sets that have some, as methods deal them; int64 (N,).
+
+    Args:
+        sets: ``forget``, ``holdout`` (the whole pool), ``test`` and perhaps ``previous``.
+    """
+    erased = [name for name in ("forget", "previous") if name in sets]
+    found = {name: crossfit.erased_folds(sets[name]) for name in erased}
     pool = sets["holdout"]
     return found | {name: crossfit.folds_in(sets[name], pool) for name in ("holdout", "test")}

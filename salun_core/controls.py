@@ -109,12 +109,13 @@ def run(
 def summary(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, float]]]:
     """Mean and spread over the seeds: name of the run, metric, ``mean``, ``sd`` and ``n``.
 
+    Of all samples, not of the fold that a measurement stands for: runs are compared by this.
     ``sd`` is the sample standard deviation, left out for a single seed.
     """
     values: dict[str, dict[str, list[float]]] = {}
     for item in runs:
         for metric, measurement in item.metrics.items():
-            values.setdefault(item.name, {}).setdefault(metric, []).append(measurement.value)
+            values.setdefault(item.name, {}).setdefault(metric, []).append(measurement.whole)
     return {
         name: {metric: _spread(found) for metric, found in metrics.items()}
         for name, metrics in values.items()

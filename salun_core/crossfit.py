@@ -13,25 +13,24 @@ from collections.abc import Sequence
 
 import torch
 
-from salun_core import images
+from salun_core import images, specs
 
 FOLDS = (0, 1)
-_Z = 1.64  # as in the default policy: by which the surest comparison is found
 # Whoever looks three times finds more by chance. A fold that is to stand for itself has its error
-# widened (one in sixty on one side, not one in twenty: 2.13 / 1.64) and needs some samples: with
+# widened (one in sixty on one side, not one in twenty: 2.13 / specs.Z) and needs some samples: with
 # fewer, standard errors are guesses, and chance in who was forgotten outweighs that in the targets.
 _WIDENED = 1.3
 _LEAST = 20
 
 
 def folds(image_set: images.ImageSet) -> torch.Tensor:
-    """The fold of every sample, int64 (N,): alternating within its class by the SHA-256 of the id.
+    """The fold of every unseen sample, int64 (N,): alternating in its class by the id's SHA-256.
 
-    It depends on ids and labels only, not on their order or on other classes. Both folds hold half
-    of each class; odd classes begin with fold 1, so that single samples of many classes do not all
-    fall to one.
+    It depends on ids and labels only, not on their order or on other classes, but it does depend
+    on who else of the class is in the pool. Both folds hold half of each class; odd classes begin
+    with fold 1, so that single samples of many classes do not all fall to one.
     """
-    digests = [hashlib.sha256(sample_id.encode()).digest() for sample_id in image_set.ids]
+    digests = [_digest(sample_id) for sample_id in image_set.ids]
     labels = image_set.labels.tolist()
     turn = {label: label % 2 for label in labels}
     found = torch.empty(len(labels), dtype=torch.int64)
@@ -45,6 +44,16 @@ def folds_in(image_set: images.ImageSet, pool: images.ImageSet) -> torch.Tensor:
     """The folds that these samples have in a pool, int64 (N,); −1 for who is not in it."""
     known = dict(zip(pool.ids, folds(pool).tolist(), strict=True))
     found = [known.get(sample_id, -1) for sample_id in image_set.ids]
+    return torch.tensor(found, dtype=torch.int64)
+
+
+def erased_folds(image_set: images.ImageSet) -> torch.Tensor:
+    """The fold of every erased sample, int64 (N,): the last bit of the SHA-256 of its own id.
+
+    So it is the same in every job, whatever else is erased then or was before: what a sample was
+    matched to never judges it later.
+    """
+    found = [_digest(sample_id)[-1] % 2 for sample_id in image_set.ids]
     return torch.tensor(found, dtype=torch.int64)
 
 
@@ -99,5 +108,10 @@ def surest(found: Sequence[Compared]) -> Compared:
         if one.n >= _LEAST
     ]
     return max(
-        [mean(found), *alone], key=lambda one: abs(one.value - one.target) - _Z * one.standard_error
+        [mean(found), *alone],
+        key=lambda one: abs(one.value - one.target) - specs.Z * one.standard_error,
     )
+
+
+def _digest(sample_id: str) -> bytes:
+    return hashlib.sha256(sample_id.encode()).digest()

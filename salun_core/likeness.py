@@ -5,16 +5,13 @@ it; see :mod:`salun_core.crossfit`.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from salun_core import confidence, crossfit, specs
 from salun_core.metrics import accuracy, membership, separation
-
-_FALSE_POSITIVE_RATE = 0.01
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +50,9 @@ Comparing = Callable[[Outputs, Outputs], crossfit.Compared]
 def pairs(erased: Outputs, unseen: Outputs) -> list[Pair]:
     """What is to be compared: all with all, or each fold of the erased with the unseen outside it.
 
-    A pair without a class in common is left out, so the list may be empty.
+    Both sides of a pair hold samples of the classes that they share only: whatever is known of the
+    others, there is nothing to hold it against. A pair that shares none is left out, so the list
+    may be empty.
     """
     found = [(erased, unseen)]
     if erased.folds is not None and unseen.folds is not None:
@@ -61,11 +60,15 @@ def pairs(erased: Outputs, unseen: Outputs) -> list[Pair]:
             (erased.select(erased.folds == fold), unseen.select(unseen.folds != fold))
             for fold in crossfit.FOLDS
         ]
-    return [pair for pair in found if bool(torch.isin(pair[0].labels, pair[1].labels).any())]
+    shared = [(_of_classes(own, other), _of_classes(other, own)) for own, other in found]
+    return [pair for pair in shared if len(pair[0].labels)]
 
 
 def measured(
-    found: list[Pair], compare: Comparing, detail: Mapping[str, Any] | None = None
+    found: list[Pair],
+    compare: Comparing,
+    detail: Mapping[str, Any] | None = None,
+    choose: Callable[[Sequence[crossfit.Compared]], crossfit.Compared] = crossfit.surest,
 ) -> specs.Measurement:
     """The surest of the comparisons; the detail has all of them where there are several.
 
@@ -73,9 +76,10 @@ def measured(
         found: one pair or more, from :func:`pairs`.
         compare: what is measured on a pair.
         detail: what else is to stand in the measurement.
+        choose: the one that counts.
     """
     every = [compare(*pair) for pair in found]
-    chosen = crossfit.surest(every)
+    chosen = choose(every)
     told: dict[str, Any] = {**(detail or {}), "n_unseen": chosen.n_unseen}
     if len(every) > 1:
         told["mean"] = crossfit.mean(every).value
@@ -90,7 +94,7 @@ def measured(
 
 
 def error_rate(erased: Outputs, unseen: Outputs) -> crossfit.Compared:
-    """1 − accuracy of either."""
+    """1 − accuracy of either, of one of :func:`pairs`."""
     weights = separation.class_matched_weights(erased.labels, unseen.labels)
     rate = 1.0 - accuracy.weighted_accuracy(unseen.after, unseen.labels, weights[1])
     own = 1.0 - accuracy.accuracy(erased.after, erased.labels)
@@ -110,7 +114,10 @@ def auc(erased: Outputs, unseen: Outputs) -> crossfit.Compared:
 def efficacy(
     attack: membership.Attack, feature: Callable[[torch.Tensor], torch.Tensor]
 ) -> Comparing:
-    """Share of either that an attack takes for unseen; it looks at a feature of the scores."""
+    """Share of either that an attack takes for unseen, of one of :func:`pairs`.
+
+    The attack looks at a feature of the scores.
+    """
 
     def compare(erased: Outputs, unseen: Outputs) -> crossfit.Compared:
         weights = separation.class_matched_weights(erased.labels, unseen.labels)
@@ -130,11 +137,14 @@ def share_called_unseen(attack: membership.Attack, features: torch.Tensor) -> fl
 
 def true_positive_rate(erased: Outputs, unseen: Outputs) -> crossfit.Compared:
     """Share of the erased samples above the threshold that 1 % of the unseen ones pass."""
-    rate = _FALSE_POSITIVE_RATE
-    value = membership.true_positive_rate_at(erased.scores, unseen.scores, rate)
+    value = membership.true_positive_rate_at(erased.scores, unseen.scores)
     counts = len(erased.labels), len(unseen.labels)
-    error = math.sqrt(rate * (1.0 - rate) * sum(1.0 / count for count in counts))
-    return crossfit.Compared(value, rate, error, *counts)
+    return crossfit.Compared(value, *membership.chance_rate(*counts), *counts)
+
+
+def _of_classes(outputs: Outputs, others: Outputs) -> Outputs:
+    """The samples whose class the others have too."""
+    return outputs.select(torch.isin(outputs.labels, others.labels))
 
 
 def _shares(

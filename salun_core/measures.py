@@ -9,7 +9,6 @@ from torch.nn import functional
 from salun_core import crossfit, errors, likeness, specs
 from salun_core.metrics import accuracy, membership
 
-_Z = 1.64  # by which the class whose drop is surest is found
 _GAP_METRICS = ("unlearning_accuracy", "retain_accuracy", "test_accuracy", "mia_efficacy")
 
 
@@ -53,7 +52,10 @@ def all_measurements(
     known = likeness.pairs(forget, kept["test"]) if matched else []
     if known:
         metrics["mia_auc"] = _auc(known)
-        metrics["tpr_at_1pct_fpr"] = likeness.measured(known, likeness.true_positive_rate)
+        # One threshold of few samples is too much a matter of chance to stand for itself.
+        metrics["tpr_at_1pct_fpr"] = likeness.measured(
+            known, likeness.true_positive_rate, choose=crossfit.mean
+        )
     if "previous" in outputs and len(outputs["previous"].labels):
         metrics |= _previous(outputs["previous"], kept["holdout"], gone)
     return metrics
@@ -75,16 +77,11 @@ def average_gap(
     MIA is ``mia_efficacy``, the logistic attack's. The signed distance of every metric that both
     nets have stands in the detail.
     """
-    distances = [abs(_whole(own[name]) - _whole(retrained[name])) for name in _GAP_METRICS]
-    gaps = {name: own[name].value - retrained[name].value for name in own if name in retrained}
+    distances = [abs(own[name].whole - retrained[name].whole) for name in _GAP_METRICS]
+    gaps = {name: own[name].whole - retrained[name].whole for name in own if name in retrained}
     return specs.Measurement(
         value=sum(distances) / len(distances), target=0.0, detail={"gap_to_retrained": gaps}
     )
-
-
-def _whole(measurement: specs.Measurement) -> float:
-    """Of all samples, where the value is that of one fold."""
-    return float(measurement.detail.get("mean", measurement.value))
 
 
 def group_shift(
@@ -124,13 +121,17 @@ def _without(outputs: likeness.Outputs, gone: tuple[int, ...]) -> likeness.Outpu
 
 
 def _unlearning(outputs: Mapping[str, likeness.Outputs]) -> specs.Measurement:
-    """1 − accuracy on the forget set, beside the same on class-matched holdout samples."""
+    """1 − accuracy on the forget set, beside the same on class-matched holdout samples.
+
+    Only forgotten samples that have an opponent count in either; the detail has the figure of all.
+    """
     forget = outputs["forget"]
+    value = 1.0 - accuracy.accuracy(forget.after, forget.labels)
     detail = {"per_class_accuracy": _per_class(forget), **_top_receiver(forget)}
     matched = likeness.pairs(forget, outputs["holdout"])
     if matched:
+        detail["of_all_samples"] = value
         return likeness.measured(matched, likeness.error_rate, detail)
-    value = 1.0 - accuracy.accuracy(forget.after, forget.labels)
     return specs.Measurement(value=value, n=len(forget.labels), detail=detail)
 
 
@@ -194,7 +195,7 @@ def _max_class_drop(retain: likeness.Outputs, test: likeness.Outputs) -> specs.M
                 accuracy.correct(own.before, own.labels), accuracy.correct(own.after, own.labels)
             )
             drops[split][str(label)] = drop
-            found = (drop - _Z * error, drop, error, len(own.labels))
+            found = (drop - specs.Z * error, drop, error, len(own.labels))
             if worst is None or found[0] > worst[0]:
                 worst = (*found, {"class": label, "split": split})
     if worst is None:
@@ -272,7 +273,7 @@ def _previous(
             standard_error=share * own.standard_error,
         )
 
-    detail = {"n_samples": len(samples.labels)}
+    detail = {"n_samples": len(samples.labels), "of_all_samples": value}
     return {
         "previous_erasures": likeness.measured(matched, compare, detail).model_copy(
             update={"n": count}

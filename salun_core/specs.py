@@ -13,6 +13,10 @@ from salun_core import errors
 Fraction = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
 PositiveFraction = Annotated[float, pydantic.Field(gt=0.0, le=1.0)]
 
+# Standard errors that a figure may miss by, by default: one in twenty like ones misses by more on
+# one side. Of several figures the surest is found by the same number.
+Z = 1.64
+
 
 class Spec(pydantic.BaseModel):
     """Base: immutable, unknown keys refused, NaN and infinity refused."""
@@ -155,7 +159,8 @@ class Measurement(Spec):
 
     ``target`` is the value that retraining would be expected to give (for example the accuracy on
     class-matched holdout samples); ``None`` where the policy alone sets it. ``standard_error`` is
-    the sampling error of ``value - target``.
+    the sampling error of ``value - target``. Where samples were compared in folds ``value`` may be
+    that of one of them, not the same for every net: nets are compared by ``whole``.
     """
 
     value: float
@@ -163,6 +168,11 @@ class Measurement(Spec):
     standard_error: Annotated[float, pydantic.Field(ge=0.0)] | None = None
     n: int | None = None
     detail: Mapping[str, Any] = {}
+
+    @property
+    def whole(self) -> float:
+        """The value of all samples: the mean over folds where there are several."""
+        return float(self.detail.get("mean", self.value))
 
 
 ForgetKind = Literal["samples", "class"]

@@ -187,14 +187,15 @@ def resurfacing(own: Tuned, retrained: Tuned | None, samples: Samples) -> specs.
     """How far fine-tuning on retain data alone brings the forgotten samples back; 0 is the aim.
 
     For samples: accuracy on the forget set less that on class-matched holdout samples, after the
-    fine-tuning. For a class, whose unseen samples would come back with it: the accuracy itself.
+    fine-tuning (cross-fitted too all of them, whichever fold a forgotten sample was matched to).
+    For a class, whose unseen samples would come back with it: the accuracy itself.
 
     Raises:
         InvalidDataError: samples without a holdout sample of their classes.
     """
     if samples.kind == "samples" and not len(samples.unseen_set):
         raise errors.InvalidDataError("got no holdout sample of the classes, expected some")
-    value, error = _come_back(own, samples)
+    value, error, count = _come_back(own, samples)
     detail: dict[str, Any] = {
         "forget_accuracy": accuracy.accuracy(own.forget_logits, samples.forget_set.labels),
         "holdout_accuracy": _unseen_accuracy(own, samples),
@@ -209,7 +210,7 @@ def resurfacing(own: Tuned, retrained: Tuned | None, samples: Samples) -> specs.
         value=value,
         target=0.0,
         standard_error=error,
-        n=len(samples.forget_set),
+        n=count,
         detail=detail,
     )
 
@@ -275,16 +276,19 @@ def _taps(
     return found
 
 
-def _come_back(tuned: Tuned, samples: Samples) -> tuple[float, float]:
-    """The value and its standard error."""
+def _come_back(tuned: Tuned, samples: Samples) -> tuple[float, float, int]:
+    """The value, its standard error and of how many forgotten samples it is."""
     labels = samples.forget_set.labels
-    own = accuracy.accuracy(tuned.forget_logits, labels)
     other = _unseen_accuracy(tuned, samples)
     if samples.kind == "class" or other is None:
-        return own, accuracy.share_standard_error(own, len(labels))
+        own = accuracy.accuracy(tuned.forget_logits, labels)
+        return own, accuracy.share_standard_error(own, len(labels)), len(labels)
     weights = separation.class_matched_weights(labels, samples.unseen_set.labels)
+    rows = weights[0] > 0.0  # those that have an opponent
+    own = accuracy.accuracy(tuned.forget_logits[rows], labels[rows])
     sizes = [accuracy.effective_size(w) for w in weights]
-    return own - other, accuracy.proportion_standard_error(own, sizes[0], other, sizes[1])
+    error = accuracy.proportion_standard_error(own, sizes[0], other, sizes[1])
+    return own - other, error, int(rows.sum())
 
 
 def _unseen_accuracy(tuned: Tuned, samples: Samples) -> float | None:

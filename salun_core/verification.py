@@ -106,9 +106,9 @@ def verify(
 
     Returns:
         Metrics as the design's table names them; ``evidence`` holds pool sizes, the same metrics
-        of the original (and of the retrained net), whom the change fell on, what could not be
-        measured and why, histograms, mask record, versions, CPU threads; ``seconds`` has
-        ``verify``.
+        of the original (and of the retrained net; over all folds where there are some), whom the
+        change fell on, what could not be measured and why, histograms, mask record, versions, CPU
+        threads; ``seconds`` has ``verify``.
 
     Raises:
         InvalidDataError: a set that must have samples is empty, or a label is no class.

@@ -78,7 +78,7 @@ class AcceptancePolicy(specs.Spec):
     (1.64: one in twenty correct nets would be refused on one side).
     """
 
-    z: Annotated[float, pydantic.Field(ge=0.0, le=5.0)] = 1.64
+    z: Annotated[float, pydantic.Field(ge=0.0, le=5.0)] = specs.Z
     samples: Gates = _SAMPLES
     whole_class: Gates = _CLASS
     previous: Gates = _PREVIOUS

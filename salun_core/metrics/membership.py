@@ -1,10 +1,12 @@
 """Membership inference: would an attacker call the forgotten samples training data?
 
-The attacks are trained on retain samples (members) and as many test samples (non-members); the
-forget and the holdout set are neither.
+The attacks are trained on retain samples (members) and as many test samples (non-members). The
+forget set is neither. Nor is the holdout set, unless unseen samples are cross-fitted: it may then
+have those of the test set, see :mod:`salun_core.crossfit`.
 """
 
 import dataclasses
+import math
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from sklearn import linear_model, pipeline, preprocessing, svm
 
 from salun_core import errors, randomness
+from salun_core.metrics import accuracy
 
 _MAX_POOL = 5000  # a side; a kernel machine's time grows with the square
 
@@ -100,17 +103,39 @@ def true_positive_rate_at(
 ) -> float:
     """Share of samples above the threshold that that share of non-members passes, in [0, 1].
 
-    For samples that look unseen it equals the false positive rate.
+    The threshold is the score of a non-member; at most that share of the others lies above it.
+    :func:`chance_rate` says what samples that look unseen give.
 
     Args:
         scores: float (N,), higher means more like a member.
         non_member_scores: float (M,).
         false_positive_rate: in (0, 1).
     """
-    threshold = np.quantile(
-        non_member_scores.double().numpy(), 1.0 - false_positive_rate, method="higher"
-    )
-    return float((scores.double() > float(threshold)).double().mean())
+    passing = _count_passing(len(non_member_scores), false_positive_rate)
+    threshold = non_member_scores.double().sort(descending=True).values[passing]
+    return (scores.double() > threshold).double().mean().item()
+
+
+def chance_rate(
+    count: int, non_members: int, false_positive_rate: float = 0.01
+) -> tuple[float, float]:
+    """What :func:`true_positive_rate_at` gives for ``count`` samples like the non-members.
+
+    The threshold is the (k + 1)-th largest of M scores, so the rate at which further ones pass it
+    is Beta(k + 1, M − k): (k + 1)/(M + 1) in the mean, 1/(M + 1) below a hundred non-members, and
+    its spread adds to that of a share of ``count`` samples.
+
+    Returns:
+        ``(mean, standard_error)``.
+
+    Example:
+        >>> chance_rate(100, 19)[0], chance_rate(100, 999)[0]
+        (0.05, 0.01)
+    """
+    passing = _count_passing(non_members, false_positive_rate)
+    mean = (passing + 1) / (non_members + 1)
+    spread = math.sqrt(mean * (1.0 - mean) / (non_members + 2))
+    return mean, math.hypot(accuracy.share_standard_error(mean, count), spread)
 
 
 class _Fitted:
@@ -127,6 +152,10 @@ class _Threshold:
 
     def calls_non_member(self, scores: torch.Tensor) -> torch.Tensor:
         return scores.double() > self.highest_member_loss
+
+
+def _count_passing(non_members: int, false_positive_rate: float) -> int:
+    return non_members - 1 - math.ceil((non_members - 1) * (1.0 - false_positive_rate))
 
 
 def _fit(model: pipeline.Pipeline | svm.SVC, pools: Pools) -> Attack:

@@ -31,10 +31,14 @@ class UnlearningData:
     cross_fitted: bool = False
 
     def folds(self, image_set: images.ImageSet) -> torch.Tensor:
-        """The folds of one of the sets, int64 (N,); all 0 without cross-fitting."""
-        if self.cross_fitted:
-            return crossfit.folds(image_set)
-        return torch.zeros(len(image_set), dtype=torch.int64)
+        """The folds of erased or holdout samples, int64 (N,); all 0 without cross-fitting.
+
+        A holdout sample has its place in the whole holdout set, an erased one goes by its id alone.
+        """
+        if not self.cross_fitted:
+            return torch.zeros(len(image_set), dtype=torch.int64)
+        unseen = crossfit.folds_in(image_set, self.holdout_set)
+        return torch.where(unseen < 0, crossfit.erased_folds(image_set), unseen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,10 +112,8 @@ def erased_set(data: UnlearningData) -> images.ImageSet:
 
 
 def erased_folds(data: UnlearningData) -> torch.Tensor:
-    """Those of :func:`erased_set`, int64 (N,): each set is dealt into folds by itself."""
-    previous = data.previous_set
-    parts = [data.forget_set] if previous is None else [data.forget_set, previous]
-    return torch.cat([data.folds(part) for part in parts])
+    """Those of :func:`erased_set`, int64 (N,)."""
+    return data.folds(erased_set(data))
 
 
 def refused_labels(data: UnlearningData) -> tuple[int, ...]:

@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 
-from salun_core import crossfit, images
+from salun_core import comparison, crossfit, images
+from salun_core.unlearn import contract
 
 
 def some(labels: list[int], prefix: str = "s") -> images.ImageSet:
@@ -39,6 +40,36 @@ def test_who_is_not_in_the_pool_is_in_no_fold() -> None:
     folds = crossfit.folds(pool).tolist()
     assert crossfit.folds_in(part, pool).tolist() == [folds[4], folds[1], -1]
     assert crossfit.folds_in(some([]), pool).dtype == torch.int64
+
+
+def test_an_erased_sample_keeps_its_fold_in_every_later_job() -> None:
+    """A job erases six samples, the next one six others of their class and 20 of another class."""
+    erased, later = some([0] * 6, "e"), some([0] * 6 + [1] * 20, "l")
+    kept, pool = some([0, 1], "r"), some([0, 1] * 9, "u")
+    first = contract.UnlearningData(erased, kept, pool, cross_fitted=True)
+    second = contract.UnlearningData(later, kept, pool, previous_set=erased, cross_fitted=True)
+    known = contract.erased_folds(first).tolist()
+    digests = [hashlib.sha256(sample_id.encode()).hexdigest() for sample_id in erased.ids]
+    assert known == [int(digest, 16) % 2 for digest in digests]
+    assert set(known) == {0, 1}
+    assert contract.erased_folds(second).tolist()[len(later) :] == known
+    for row in range(6):  # alone as in company
+        assert first.folds(erased.subset([row])).tolist() == [known[row]]
+
+
+def test_methods_and_comparisons_deal_alike() -> None:
+    """Unseen samples have their place in the whole pool, also in a part of it."""
+    erased, kept, pool = some([0] * 9, "e"), some([0, 1], "r"), some([0, 1] * 9, "u")
+    data = contract.UnlearningData(erased, kept, pool, previous_set=kept, cross_fitted=True)
+    test_set = images.concatenate(pool.subset([5, 2, 11]), some([1], "t"))
+    sets = {"forget": erased, "previous": kept, "holdout": pool, "test": test_set}
+    found = comparison.deal(sets)
+    assert torch.equal(torch.cat([found["forget"], found["previous"]]), contract.erased_folds(data))
+    assert torch.equal(found["holdout"], data.folds(pool))
+    assert found["test"].tolist() == [*data.folds(pool)[[5, 2, 11]].tolist(), -1]
+    assert torch.equal(data.folds(test_set)[:3], found["test"][:3])
+    whole = contract.UnlearningData(erased, kept, pool)
+    assert not whole.folds(pool).any()
 
 
 def compared(value: float, error: float, n: int = 20) -> crossfit.Compared:

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from salun_core import likeness, measures, specs
+from salun_core import crossfit, likeness, measures, specs
 
 
 def outputs(scores: torch.Tensor, labels: torch.Tensor, folds: list[int]) -> likeness.Outputs:
@@ -103,6 +103,59 @@ def test_no_opponent_no_comparison(erased: likeness.Outputs, unseen: likeness.Ou
     assert likeness.pairs(erased, unseen.select(unseen.labels > 2)) == []
 
 
+@pytest.mark.parametrize("crossed", [False, True])
+def test_samples_without_an_opponent_count_on_neither_side(crossed: bool) -> None:
+    """Class 0 is hard: always missed, others never. 60 of 240 erased are of it, and one unseen
+    sample, which is in fold 0 and so judges fold 1 alone, or none at all: like nets miss nothing.
+    """
+    labels = torch.tensor([0] * 60 + [1, 2] * 90)
+    folds = [row // 2 % 2 for row in range(240)]
+    scores = torch.where(labels == 0, -9.0, 9.0)
+    erased = outputs(scores, labels, folds)
+    unseen = erased.select(torch.arange(240) >= (59 if crossed else 60))
+    if crossed:
+        unseen = dataclasses.replace(unseen, folds=torch.tensor([0, *folds[60:]]))
+    else:
+        erased, unseen = (dataclasses.replace(o, folds=None) for o in (erased, unseen))
+    sets = {"forget": erased, "retain": erased, "holdout": unseen, "test": unseen}
+    metrics = measures.all_measurements({**sets, "previous": erased}, "samples", (), seed=0)
+    for name in ("unlearning_accuracy", "mia_efficacy", "previous_erasures"):
+        found = metrics[name]
+        assert found.value == pytest.approx(found.target), name
+    found = metrics["unlearning_accuracy"]
+    assert found.detail["of_all_samples"] == 0.25
+    counts = [one["n"] for one in found.detail["folds"]] if crossed else [found.n]
+    assert counts == ([90, 120] if crossed else [180])
+
+
+@pytest.mark.parametrize("crossed", [False, True])
+@pytest.mark.parametrize("count", [20, 40, 80, 400])
+def test_few_unseen_samples_do_not_refuse_like_nets_by_their_largest(
+    count: int, crossed: bool
+) -> None:
+    """Of like samples at most 7 % miss by more than the default gate's .02 + 1.64 errors; those
+    that are known by four standard deviations more do, even against 20.
+    """
+    generator = torch.Generator().manual_seed(5)
+    erased_labels, labels = torch.arange(66) % 3, torch.arange(count) % 3
+    folds = [row // 3 % 2 for row in range(max(66, count))]
+
+    def missed(boost: float) -> bool:
+        own = outputs(boost + torch.randn(66, generator=generator), erased_labels, folds[:66])
+        others = outputs(torch.randn(count, generator=generator), labels, folds[:count])
+        if not crossed:
+            own = dataclasses.replace(own, folds=None)
+        found = likeness.measured(
+            likeness.pairs(own, others), likeness.true_positive_rate, choose=crossfit.mean
+        )
+        assert found.target is not None
+        assert found.standard_error is not None
+        return abs(found.value - found.target) > 0.02 + 1.64 * found.standard_error
+
+    assert sum(missed(0.0) for _ in range(400)) <= 0.07 * 400
+    assert sum(missed(4.0) for _ in range(40)) > 0.9 * 40
+
+
 def test_every_metric_that_needs_unseen_samples_is_crossed() -> None:
     generator = torch.Generator().manual_seed(3)
 
@@ -128,6 +181,8 @@ def test_every_metric_that_needs_unseen_samples_is_crossed() -> None:
     }  # fmt: skip
     missed = 1.0 - (sets["forget"].after.argmax(1) == sets["forget"].labels).double().mean().item()
     assert metrics["unlearning_accuracy"].detail["mean"] == pytest.approx(missed)
+    rates = metrics["tpr_at_1pct_fpr"]
+    assert rates.value == rates.detail["mean"]  # no fold stands for it
     same = {name: specs.Measurement(value=0.0) for name in metrics}
     gap = measures.average_gap(metrics, same)
     parts = [missed, metrics["retain_accuracy"].value, metrics["test_accuracy"].value]

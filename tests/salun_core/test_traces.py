@@ -105,6 +105,12 @@ def test_resurfacing_by_hand(
     assert result.detail["retrained"] == pytest.approx(2.0 / 3.0 - 1.0)
     assert (result.target, result.n) == (0.0, 3)
 
+    sets["holdout"] = holdout.subset([0, 1])  # class 1 has no opponent: it counts on neither side
+    lacking = traces.draw_samples({**sets, "test": make_set("test", 30)}, "samples", (), seed=0)
+    result = traces.resurfacing(tuned(0, [0, 3, 1], [0, 3]), None, lacking)
+    assert (result.value, result.n) == (0.0, 2)
+    assert result.detail["forget_accuracy"] == pytest.approx(2.0 / 3.0)
+
     sets["holdout"] = holdout.subset([])
     alone = traces.draw_samples({**sets, "test": make_set("test", 30)}, "samples", (), seed=0)
     with pytest.raises(errors.InvalidDataError, match="no holdout sample"):

@@ -66,6 +66,29 @@ def test_rate_of_unseen_samples_is_the_false_positive_rate() -> None:
     assert membership.true_positive_rate_at(torch.ones(5), torch.zeros(100)) == 1.0
 
 
+@pytest.mark.parametrize(("count", "non_members"), [(20, 40), (1000, 20), (500, 250)])
+def test_chance_rate_against_draws(count: int, non_members: int) -> None:
+    """Mean and spread of the rate of like samples; the error is no less than it should be."""
+    generator = torch.Generator().manual_seed(1)
+    found = [
+        membership.true_positive_rate_at(
+            torch.randn(count, generator=generator), torch.randn(non_members, generator=generator)
+        )
+        for _ in range(3000)
+    ]
+    mean, error = membership.chance_rate(count, non_members)
+    assert np.mean(found) == pytest.approx(mean, rel=0.06)
+    assert 0.95 * np.std(found) < error < 1.3 * np.std(found)
+
+
+@pytest.mark.parametrize("size", [1, 2, 100, 101, 102, 999])
+def test_threshold_is_the_upper_quantile(size: int) -> None:
+    scores = torch.arange(size).double()
+    threshold = np.quantile(scores.numpy(), 0.99, method="higher")
+    above = (scores > threshold).double().mean().item()
+    assert membership.true_positive_rate_at(scores, scores) == above
+
+
 def test_loss_threshold_is_the_mean_member() -> None:
     """Yeom et al.: unseen is who loses more than the mean of the members, here (0 + .2 + 1)/3 = .4.
 
