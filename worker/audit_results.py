@@ -80,7 +80,8 @@ def render(
         ``nets``: for each net ``name``, ``density`` (share of weights that could change; ``None``
         for one trained from scratch), ``runs`` and by metric ``value`` (the mean over the runs)
         and ``sd`` (``None`` for a single run). ``warnings``: where the retrained net is no
-        reference. Beside them what the nets were made by.
+        reference. Beside them what the nets were made by. ``left_out``: how many samples were
+        in no set, for the model must forget them and the version did not yet.
     """
     reference = _reference(compared)
     own = compared[0].metrics if compared else _reported(version)
@@ -107,7 +108,8 @@ def render(
         "ulira": None if ulira is None else dict(ulira),
         "seconds": dict(seconds),
         "evidence": {
-            "pools": evidence.get("pools"),
+            "pools": (compared[0].evidence if compared else evidence).get("pools"),
+            "left_out": len(plan.withheld_ids),
             "unseen": evidence.get("unseen"),
             "gap_to_retrained": (
                 dict(compared[0].metrics[GAP].detail["gap_to_retrained"]) if compared else None

@@ -85,7 +85,8 @@ def _order(claimed: jobs.Claim) -> Order:
         row = session.get_one(tables.Audit, claimed.subject_id)
         version = session.get_one(tables.Version, row.version_id)
         model = session.get_one(tables.Model, version.model_id)
-        plan = planning.of_version(session, version)
+        made_by = planning.of_version(session, version)
+        plan = planning.without_erased(session, version, made_by)
         base = versions.by_number(session, model, plan.base_version)
         files = {file.path: file for file in versions.files_of(session, version)}
         return Order(

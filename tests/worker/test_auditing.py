@@ -166,3 +166,8 @@ def test_unlearning_comes_before_an_audit_that_runs(api: conftest.Api, forgotten
     done = ended(api, audit)
     assert done["status"] == "completed"
     assert api.http.get(audit["links"]["job"]).json()["attempts"] == 1
+    # What was erased meanwhile is in none of its sets any more.
+    evidence = done["result"]["evidence"]
+    before = api.http.get(f"{forgotten}/report").json()["evidence"]["pools"]
+    assert evidence["left_out"] == 5
+    assert evidence["pools"] == {**before, "retain": before["retain"] - 5}
