@@ -16,6 +16,16 @@ _LIKE_TRAINING = 0.05  # two trainings that should be alike differ by less, on a
 Metrics = Mapping[str, specs.Measurement]
 
 
+def write_metrics(path: Path, metrics: Metrics) -> None:
+    """Keep what one net measures, with the details."""
+    path.write_text(json.dumps(_dumped(metrics)))
+
+
+def read_metrics(path: Path) -> Metrics:
+    """What :func:`write_metrics` kept."""
+    return _validated(json.loads(path.read_bytes()))
+
+
 def write_runs(path: Path, runs: Sequence[controls.Run]) -> None:
     """Keep the controls of one seed."""
     path.write_text(
@@ -24,9 +34,7 @@ def write_runs(path: Path, runs: Sequence[controls.Run]) -> None:
                 {
                     **dataclasses.asdict(run),
                     "spec": run.spec.model_dump(mode="json"),
-                    "metrics": {
-                        name: found.model_dump(mode="json") for name, found in run.metrics.items()
-                    },
+                    "metrics": _dumped(run.metrics),
                 }
                 for run in runs
             ]
@@ -41,10 +49,7 @@ def read_runs(path: Path) -> list[controls.Run]:
             **{
                 **run,
                 "spec": specs.UnlearningSpec.model_validate(run["spec"]),
-                "metrics": {
-                    name: specs.Measurement.model_validate(found)
-                    for name, found in run["metrics"].items()
-                },
+                "metrics": _validated(run["metrics"]),
             }
         )
         for run in json.loads(path.read_bytes())
@@ -57,6 +62,7 @@ def render(
     recipe: specs.UnlearningSpec,
     *,
     training: specs.UnlearningSpec | None,
+    reference: Metrics,
     compared: Sequence[specs.VerificationReport],
     runs: Sequence[controls.Run],
     ulira: Mapping[str, Any] | None,
@@ -70,6 +76,7 @@ def render(
         plan: by which it was made.
         recipe: that made it.
         training: of nets trained from scratch, where there were any.
+        reference: what the first retrained net measures, or nothing.
         compared: the version and the second retrained net beside the first, or nothing.
         runs: of all controls by all seeds.
         ulira: of the attack, if it was asked for.
@@ -83,7 +90,6 @@ def render(
         reference. Beside them what the nets were made by. ``left_out``: how many samples were
         in no set, for the model must forget them and the version did not yet.
     """
-    reference = _reference(compared)
     own = compared[0].metrics if compared else _reported(version)
     nets = [_single(ORIGINAL, _original(version), None), _single(VERSION, own, _density(version))]
     if compared:
@@ -120,6 +126,14 @@ def render(
     }
 
 
+def _dumped(metrics: Metrics) -> dict[str, Any]:
+    return {name: found.model_dump(mode="json") for name, found in metrics.items()}
+
+
+def _validated(metrics: Mapping[str, Any]) -> Metrics:
+    return {name: specs.Measurement.model_validate(found) for name, found in metrics.items()}
+
+
 def _warnings(original: Metrics, reference: Metrics) -> list[str]:
     """Whether the reference is one: it keeps what the original knew of the rest, near enough."""
     return [
@@ -129,10 +143,6 @@ def _warnings(original: Metrics, reference: Metrics) -> list[str]:
         for name in ("retain_accuracy", "test_accuracy")
         if reference and abs(reference[name].value - original[name].value) > _LIKE_TRAINING
     ]
-
-
-def _reference(compared: Sequence[specs.VerificationReport]) -> Metrics:
-    return _measurements(compared[0].evidence["retrained"]) if compared else {}
 
 
 def _density(version: tables.Version) -> float:

@@ -60,6 +60,7 @@ def run(lease: leases.Lease) -> None:
     with storage.scratch(lease.claimed.job_id, lease.claimed.fence) as scratch:
         parts = _Parts(lease, scratch, order)
         nets = parts.retrained() if options.retrained else []
+        reference = parts.reference(nets[0]) if nets else {}
         compared = parts.compared(nets) if nets else []
         runs = [run for seed in options.seeds for run in parts.control(seed)]
         ulira = parts.attack() if options.shadow_pairs else None
@@ -68,6 +69,7 @@ def run(lease: leases.Lease) -> None:
         order.plan,
         order.recipe,
         training=order.training if nets or ulira else None,
+        reference=reference,
         compared=compared,
         runs=runs,
         ulira=ulira,
@@ -118,6 +120,12 @@ class _Parts:
     def retrained(self) -> list[Path]:
         """The reference and, by another seed, the net that shows the noise."""
         return [self._retrained(name) for name in _TURNS]
+
+    def reference(self, net: Path) -> audit_results.Metrics:
+        """What the first retrained net itself measures."""
+        measure = functools.partial(self._auditor.measure, net)
+        path = self._run(COMPARE, _TURNS[0], functools.partial(_write_metrics, measure))
+        return audit_results.read_metrics(path)
 
     def compared(self, nets: Sequence[Path]) -> list[specs.VerificationReport]:
         """The version, then the second retrained net, each beside the reference."""
@@ -243,6 +251,14 @@ def _write_report(
     report: progress.Progress,
 ) -> None:
     path.write_text(compare(report).model_dump_json())
+
+
+def _write_metrics(
+    measure: Callable[[progress.Progress], audit_results.Metrics],
+    path: Path,
+    report: progress.Progress,
+) -> None:
+    audit_results.write_metrics(path, measure(report))
 
 
 def _write_runs(

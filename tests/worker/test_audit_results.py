@@ -1,0 +1,45 @@
+"""What the parts of an audit say together, without a worker."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from salun_core import controls, specs
+from service import planning, tables
+from worker import audit_results
+
+NAMES = ("unlearning_accuracy", "retain_accuracy", "test_accuracy", "mia_efficacy")
+SPEC = specs.UnlearningSpec()
+
+
+def crossfitted(surest: float, mean: float) -> specs.Measurement:
+    """A figure that stands for one fold, with that of both beside it."""
+    return specs.Measurement(value=surest, detail={"mean": mean})
+
+
+def metrics(surest: float, mean: float) -> dict[str, specs.Measurement]:
+    return dict.fromkeys(NAMES, crossfitted(surest, mean))
+
+
+def rendered(**parts: Any) -> dict[str, Any]:
+    values = dict.fromkeys(NAMES, 0.5)
+    evidence = {"original": values, "mask": None, "pools": {}}
+    version = tables.Version(number=2, report={"metrics": {}, "evidence": evidence})
+    plan = planning.Plan(
+        model="digits", dataset="digits", kind="samples", base_version=1, recipes=[],
+        forget_ids=["a"], previous_ids=[], withheld_ids=["b", "c"], excluded_labels=[],
+        target_digest="",
+    )  # fmt: skip
+    given = {"training": None, "reference": {}, "compared": [], "runs": [], "ulira": None}
+    return audit_results.render(version, plan, SPEC, seconds={}, run={}, **{**given, **parts})
+
+
+def test_controls_are_as_far_from_retraining_as_all_samples_say(tmp_path: Path) -> None:
+    audit_results.write_metrics(tmp_path / "kept", metrics(0.9, 0.5))
+    reference = audit_results.read_metrics(tmp_path / "kept")
+    runs = [controls.Run("no_mask", SPEC, 1.0, metrics(0.2, 0.6), 1.0)]
+    result = rendered(reference=reference, runs=runs)
+    assert result["nets"][-1]["name"] == "no_mask"
+    assert result["nets"][-1]["metrics"]["average_gap"]["value"] == pytest.approx(0.1)
+    assert result["evidence"]["left_out"] == 2
