@@ -13,8 +13,9 @@ from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
 from salun_core import specs
-from service import audit_options, errors, jobs, tables, telling
+from service import audit_options, errors, jobs, storage, tables, telling
 
+RETRAINING = "retraining"  # the stage whose artifacts are weights that nobody serves
 Status = Literal["queued", "running", "completed", "failed"]
 _STATUS: dict[str, Status] = {
     "queued": "queued",
@@ -54,7 +55,22 @@ def complete(session: orm.Session, job: tables.Job, result: dict[str, Any]) -> N
     audit = session.get_one(tables.Audit, job.subject_id)
     audit.result = result
     telling.audit(session, "worker", "audit.complete", audit.id)
-    jobs.finish(session, job, "succeeded", None)
+    close(session, job, "succeeded", None)
+
+
+def close(session: orm.Session, job: tables.Job, status: str, error: dict[str, Any] | None) -> None:
+    """Finish the held job of an audit, and leave nothing of its retrained nets in the store.
+
+    They go first: who dies in between leaves a job to do again, not weights that nobody drops.
+    """
+    digests = session.scalars(
+        sa.select(tables.JobStep.artifact_digest).where(
+            tables.JobStep.job_id == job.id, tables.JobStep.name.startswith(f"{RETRAINING}/")
+        )
+    )
+    for digest in digests:
+        storage.remove(digest)
+    jobs.finish(session, job, status, error)
 
 
 def by_id(session: orm.Session, version: tables.Version, audit_id: uuid.UUID) -> tables.Audit:

@@ -29,7 +29,7 @@ from service import (
 from worker import audit_results, leases, steps
 from worker.families import contract, registered
 
-RETRAIN, COMPARE = "retraining", "comparing"
+RETRAIN, COMPARE = audits.RETRAINING, "comparing"
 CONTROL, ATTACK = "running_controls", "training_shadow_nets"
 _TURNS = ("retrained", "retrained_again")
 
@@ -78,8 +78,6 @@ def run(lease: leases.Lease) -> None:
     )
     with database.transaction() as session:
         audits.complete(session, jobs.hold(session, lease.claimed), result)
-    for net in nets:
-        storage.remove(net.name)
 
 
 def _order(claimed: jobs.Claim) -> Order:

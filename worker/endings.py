@@ -4,7 +4,17 @@ from typing import Any
 
 from sqlalchemy import orm
 
-from service import database, errors, fulfilment, ingestion, jobs, publication, tables, validation
+from service import (
+    audits,
+    database,
+    errors,
+    fulfilment,
+    ingestion,
+    jobs,
+    publication,
+    tables,
+    validation,
+)
 
 
 def retry_or_fail(claimed: jobs.Claim, error: Exception, delay_seconds: float) -> None:
@@ -47,6 +57,9 @@ def _end(claimed: jobs.Claim, status: str, reason: str, error: dict[str, Any]) -
         problem = errors.Problem("", error["code"], error.get("detail", reason))
         if claimed.kind == jobs.UNLEARNING:
             publication.close_job(session, job, status, reason, error)
+            return
+        if claimed.kind == jobs.AUDIT:
+            audits.close(session, job, status, error)
             return
         if claimed.kind == jobs.INGESTION:
             ingestion.fail(session, claimed.subject_id, [problem])

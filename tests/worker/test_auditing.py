@@ -53,6 +53,19 @@ def numbers(value: Any) -> Iterator[float]:
         yield float(value)
 
 
+def kept(api: conftest.Api, job: dict[str, Any]) -> set[str]:
+    """The steps of a job whose artifacts are in the store."""
+    blobs = {path.name for path in (api.running.folder.root / "blobs").glob("*/*")}
+    return {step["name"] for step in job["steps"] if step["artifact_digest"] in blobs}
+
+
+def retrained_nets(api: conftest.Api, job: dict[str, Any]) -> set[str]:
+    """Weights that nobody will read again, of those that the job had made."""
+    made = {step["name"] for step in job["steps"] if step["name"].startswith("retraining/")}
+    assert made
+    return made & kept(api, job)
+
+
 @pytest.fixture(scope="module")
 def whole(api: conftest.Api, forgotten: str) -> dict[str, Any]:
     """An audit with every part."""
@@ -103,10 +116,8 @@ def test_the_audit_is_a_job_and_changes_no_version(
     assert job["batch_id"] is None
     names = {step["name"] for step in job["steps"]}
     assert {"comparing/version", "running_controls/0", "running_controls/1"} <= names
-    digests = {step["name"]: step["artifact_digest"] for step in job["steps"]}
-    blobs = {path.name for path in (api.running.folder.root / "blobs").glob("*/*")}
-    assert digests["comparing/version"] in blobs
-    assert digests["retraining/retrained"] not in blobs  # weights that nobody will read again
+    assert "comparing/version" in kept(api, job)
+    assert not retrained_nets(api, job)
     model = forgotten.split("/")[3]
     assert api.http.get(f"/v1/models/{model}").json()["versions"] == 2
     listed = api.http.get(f"{forgotten}/audits").json()["items"]
@@ -146,11 +157,14 @@ def test_a_killed_worker_makes_no_part_twice(
 def test_a_cancelled_audit_fails_and_says_so(api: conftest.Api, forgotten: str) -> None:
     long = {"training": {**TRAINING, "epochs": 500}}
     audit = request(api, forgotten, controls=False, **long)
-    api.until(audit["links"]["self"], lambda body: body["stage"] == "retraining")
-    assert api.http.post(f"{audit['links']['job']}/cancel").status_code == 200
+    path = audit["links"]["job"]
+    job = api.until(path, lambda job: bool(job["steps"]))
+    assert [step["name"] for step in job["steps"]] == ["retraining/retrained/checkpoint"]
+    assert api.http.post(f"{path}/cancel").status_code == 200
     done = ended(api, audit)
     assert (done["status"], done["result"]) == ("failed", None)
     assert done["error"]["code"] == "job_cancelled"
+    assert not retrained_nets(api, api.http.get(path).json())
 
 
 def test_unlearning_comes_before_an_audit_that_runs(api: conftest.Api, forgotten: str) -> None:
