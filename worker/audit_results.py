@@ -85,10 +85,11 @@ def render(
 
     Returns:
         ``nets``: for each net ``name``, ``density`` (share of weights that could change; ``None``
-        for one trained from scratch), ``runs`` and by metric ``value`` (the mean over the runs)
-        and ``sd`` (``None`` for a single run). ``warnings``: where the retrained net is no
-        reference. Beside them what the nets were made by. ``left_out``: how many samples were
-        in no set, for the model must forget them and the version did not yet.
+        for one trained from scratch), ``runs`` and by metric ``value`` (the mean over the runs) and
+        ``sd`` (``None`` for a single run). Of a control also ``diverged``: by seed, what became
+        non-finite; such a run counts in nothing else. ``warnings``: where the retrained net is no
+        reference, and what diverged. Beside them what the nets were made by. ``left_out``: how many
+        samples were in no set, for the model must forget them and the version did not yet.
     """
     own = compared[0].metrics if compared else _reported(version)
     nets = [_single(ORIGINAL, _original(version), None), _single(VERSION, own, _density(version))]
@@ -109,7 +110,10 @@ def render(
         "training": None if training is None else training.model_dump(mode="json"),
         "average_gap": compared[0].metrics[GAP].value if compared else None,
         "average_gap_floor": compared[1].metrics[GAP].value if compared else None,
-        "warnings": _warnings(_original(version), reference),
+        "warnings": [
+            *_warnings(_original(version), reference),
+            *_diverged(nets, ulira),
+        ],
         "nets": nets,
         "ulira": None if ulira is None else dict(ulira),
         "seconds": dict(seconds),
@@ -177,24 +181,41 @@ def _single(name: str, metrics: Metrics, density: float | None) -> dict[str, Any
 
 
 def _controls(runs: Sequence[controls.Run], reference: Metrics) -> list[dict[str, Any]]:
-    if reference:
-        runs = [
-            dataclasses.replace(
-                run,
-                metrics={**run.metrics, GAP: measures.average_gap(run.metrics, reference)},
-            )
-            for run in runs
-        ]
-    densities = {run.name: run.density for run in runs}
+    runs = [_beside(run, reference) for run in runs]
+    summary = controls.summary(runs)
     return [
         {
             "name": name,
-            "density": densities[name],
-            "runs": sum(run.name == name for run in runs),
+            "density": density,
+            "runs": sum(run.name == name and run.diverged is None for run in runs),
             "metrics": {
                 metric: {"value": spread["mean"], "sd": spread.get("sd")}
-                for metric, spread in metrics.items()
+                for metric, spread in summary.get(name, {}).items()
+            },
+            "diverged": {
+                str(run.spec.seed): run.diverged
+                for run in runs
+                if run.name == name and run.diverged is not None
             },
         }
-        for name, metrics in controls.summary(runs).items()
+        for name, density in {run.name: run.density for run in runs}.items()
     ]
+
+
+def _beside(run: controls.Run, reference: Metrics) -> controls.Run:
+    if not reference or run.diverged is not None:
+        return run
+    gap = measures.average_gap(run.metrics, reference)
+    return dataclasses.replace(run, metrics={**run.metrics, GAP: gap})
+
+
+def _diverged(nets: Sequence[Mapping[str, Any]], ulira: Mapping[str, Any] | None) -> list[str]:
+    """What there is no figure of, for it became non-finite."""
+    found = [
+        f"{net['name']} with seed {seed} diverged: {detail}"
+        for net in nets
+        for seed, detail in net.get("diverged", {}).items()
+    ]
+    if ulira is not None and ulira.get("diverged") is not None:
+        found.append(f"a shadow net diverged: {ulira['diverged']}")
+    return found

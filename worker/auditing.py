@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from salun_core import audit, controls, progress, randomness, specs, weights
+from salun_core import audit, controls, errors, progress, randomness, specs, weights
 from service import (
     artifacts,
     audit_options,
@@ -169,11 +169,17 @@ class _Parts:
 
     def _write_attack(self, path: Path, report: progress.Progress) -> None:
         shadows = _Shadows(self._lease.claimed, self._order.base.id, self._scratch, self._make_way)
-        found = self._auditor.attack(self._order.options.shadow_pairs, shadows, report)
+        found: Mapping[str, specs.Measurement] = {}
+        diverged = None
+        try:
+            found = self._auditor.attack(self._order.options.shadow_pairs, shadows, report)
+        except errors.NonFiniteLossError as error:
+            diverged = str(error)
         told = {
             "pairs": self._order.options.shadow_pairs,
             "pairs_reused": shadows.reused,
             "metrics": {name: item.model_dump(mode="json") for name, item in found.items()},
+            "diverged": diverged,
         }
         path.write_text(json.dumps(told))
 

@@ -43,3 +43,17 @@ def test_controls_are_as_far_from_retraining_as_all_samples_say(tmp_path: Path) 
     assert result["nets"][-1]["name"] == "no_mask"
     assert result["nets"][-1]["metrics"]["average_gap"]["value"] == pytest.approx(0.1)
     assert result["evidence"]["left_out"] == 2
+
+
+def test_a_control_that_diverged_is_told_and_counts_in_no_mean() -> None:
+    runs = [
+        controls.Run("no_mask", SPEC, 1.0, metrics(0.2, 0.6), 1.0),
+        controls.Run("no_mask", SPEC.model_copy(update={"seed": 1}), 1.0, {}, 1.0, "loss inf"),
+    ]
+    result = rendered(runs=runs, reference=metrics(0.2, 0.6))
+    found = result["nets"][-1]
+    assert (found["runs"], found["diverged"]) == (1, {"1": "loss inf"})
+    assert found["metrics"]["test_accuracy"] == {"value": 0.2, "sd": None}
+    assert "no_mask with seed 1 diverged: loss inf" in result["warnings"]
+    nothing = rendered(runs=runs[1:])["nets"][-1]
+    assert (nothing["name"], nothing["runs"], nothing["metrics"]) == ("no_mask", 0, {})
