@@ -105,10 +105,17 @@ def status_of(job: tables.Job) -> Status:
     return _STATUS[job.status]
 
 
-def shadow_pair(session: orm.Session, base_version_id: uuid.UUID, name: str) -> str | None:
-    """The digest of a shadow pair's confidences, if an audit of that base version kept them."""
-    found = session.get(tables.ShadowPair, (base_version_id, name))
-    return None if found is None else found.artifact_digest
+def shadow_pair(
+    session: orm.Session, base_version_id: uuid.UUID, name: str
+) -> tables.ShadowPair | None:
+    """A shadow pair's confidences, if an audit of that base version kept them."""
+    return session.get(tables.ShadowPair, (base_version_id, name))
+
+
+def is_older(session: orm.Session, pair: tables.ShadowPair, job_id: uuid.UUID) -> bool:
+    """Whether a pair was kept before a job was first claimed, so by another audit."""
+    started_at = session.get_one(tables.Job, job_id).started_at
+    return started_at is not None and pair.created_at < started_at
 
 
 def keep_shadow_pair(
@@ -120,7 +127,11 @@ def keep_shadow_pair(
     )
     session.execute(
         kept.on_conflict_do_update(
-            index_elements=["base_version_id", "name"], set_={"artifact_digest": artifact_digest}
+            index_elements=["base_version_id", "name"],
+            set_={
+                "artifact_digest": artifact_digest,
+                "created_at": sa.func.clock_timestamp(),
+            },
         )
     )
 

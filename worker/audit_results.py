@@ -67,6 +67,7 @@ def render(
     runs: Sequence[controls.Run],
     ulira: Mapping[str, Any] | None,
     seconds: Mapping[str, float],
+    versions: Mapping[str, str],
     run: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The result of an audit.
@@ -81,6 +82,7 @@ def render(
         runs: of all controls by all seeds.
         ulira: of the attack, if it was asked for.
         seconds: by kind of part.
+        versions: of the libraries that made the nets.
         run: the attempt that finished it.
 
     Returns:
@@ -125,6 +127,7 @@ def render(
                 dict(compared[0].metrics[GAP].detail["gap_to_retrained"]) if compared else None
             ),
             "target_digest": plan.target_digest,
+            "versions": dict(versions),
             "run": dict(run),
         },
     }

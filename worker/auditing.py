@@ -74,6 +74,7 @@ def run(lease: leases.Lease) -> None:
         runs=runs,
         ulira=ulira,
         seconds=parts.seconds(),
+        versions=audit.versions(),
         run=steps.evidence(lease.claimed),
     )
     with database.transaction() as session:
@@ -234,10 +235,11 @@ class _Shadows:
     def __call__(self, name: str, compute: Callable[[], audit.Tensors]) -> audit.Tensors:
         """What is kept under that name; else computed, kept, and way made."""
         with database.transaction() as session:
-            digest = audits.shadow_pair(session, self._base, name)
-        if digest is not None and storage.is_intact(digest):
-            self.reused += 1
-            return weights.read(storage.path_of(digest))
+            kept = audits.shadow_pair(session, self._base, name)
+            older = kept is not None and audits.is_older(session, kept, self._claimed.job_id)
+        if kept is not None and storage.is_intact(kept.artifact_digest):
+            self.reused += older
+            return weights.read(storage.path_of(kept.artifact_digest))
         tensors = compute()
         path = self._scratch / "shadow_pair"
         weights.write(path, tensors, {"name": name})

@@ -32,7 +32,9 @@ def rendered(**parts: Any) -> dict[str, Any]:
         target_digest="",
     )  # fmt: skip
     given = {"training": None, "reference": {}, "compared": [], "runs": [], "ulira": None}
-    return audit_results.render(version, plan, SPEC, seconds={}, run={}, **{**given, **parts})
+    return audit_results.render(
+        version, plan, SPEC, seconds={}, versions={}, run={}, **{**given, **parts}
+    )
 
 
 def test_controls_are_as_far_from_retraining_as_all_samples_say(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_an_audit_compares_the_version_with_every_other_net(whole: dict[str, Any
     # One epoch leaves no two retrained nets alike; equal seeds would.
     assert result["average_gap_floor"] > 0
     assert result["training"]["epochs"] == 1
+    assert set(result["evidence"]["versions"]) == {"salun_core", "torch", "timm"}
     assert "retain_accuracy" in result["warnings"][0]  # one epoch makes no reference
     assert (result["ulira"]["pairs"], result["ulira"]["pairs_reused"]) == (3, 0)
     assert 0 <= result["ulira"]["metrics"]["ulira_auc"]["value"] <= 1
