@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from salun_core import controls, measures, specs
+from salun_core import controls, errors, measures, specs
 from service import planning, tables
 
 VERSION, ORIGINAL = "version", "original"
@@ -54,6 +54,14 @@ def read_runs(path: Path) -> list[controls.Run]:
         )
         for run in json.loads(path.read_bytes())
     ]
+
+
+def attacked(attack: Callable[[], Metrics]) -> dict[str, Any]:
+    """``metrics`` of an attack, or ``diverged``: what became non-finite in a shadow net."""
+    try:
+        return {"metrics": _dumped(attack()), "diverged": None}
+    except errors.NonFiniteLossError as error:
+        return {"metrics": {}, "diverged": str(error)}
 
 
 def render(

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from salun_core import audit, controls, errors, progress, randomness, specs, weights
+from salun_core import audit, controls, progress, randomness, specs, weights
 from service import (
     artifacts,
     audit_options,
@@ -86,6 +86,7 @@ def _order(claimed: jobs.Claim) -> Order:
         row = session.get_one(tables.Audit, claimed.subject_id)
         version = session.get_one(tables.Version, row.version_id)
         model = session.get_one(tables.Model, version.model_id)
+        versions.refuse_revoked(model, version)
         made_by = planning.of_version(session, version)
         plan = planning.without_erased(session, version, made_by)
         base = versions.by_number(session, model, plan.base_version)
@@ -170,18 +171,11 @@ class _Parts:
 
     def _write_attack(self, path: Path, report: progress.Progress) -> None:
         shadows = _Shadows(self._lease.claimed, self._order.base.id, self._scratch, self._make_way)
-        found: Mapping[str, specs.Measurement] = {}
-        diverged = None
-        try:
-            found = self._auditor.attack(self._order.options.shadow_pairs, shadows, report)
-        except errors.NonFiniteLossError as error:
-            diverged = str(error)
-        told = {
-            "pairs": self._order.options.shadow_pairs,
-            "pairs_reused": shadows.reused,
-            "metrics": {name: item.model_dump(mode="json") for name, item in found.items()},
-            "diverged": diverged,
-        }
+        pairs = self._order.options.shadow_pairs
+        found = audit_results.attacked(
+            functools.partial(self._auditor.attack, pairs, shadows, report)
+        )
+        told = {"pairs": pairs, "pairs_reused": shadows.reused, **found}
         path.write_text(json.dumps(told))
 
     def _run(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from salun_core import controls, specs
+from salun_core import controls, errors, specs
 from service import planning, tables
 from worker import audit_results
 
@@ -59,3 +59,14 @@ def test_a_control_that_diverged_is_told_and_counts_in_no_mean() -> None:
     assert "no_mask with seed 1 diverged: loss inf" in result["warnings"]
     nothing = rendered(runs=runs[1:])["nets"][-1]
     assert (nothing["name"], nothing["runs"], nothing["metrics"]) == ("no_mask", 0, {})
+
+
+def test_shadow_nets_that_diverge_are_told() -> None:
+    def attack() -> dict[str, specs.Measurement]:
+        raise errors.NonFiniteLossError("loss inf at step 3")
+
+    ulira = {"pairs": 3, "pairs_reused": 1, **audit_results.attacked(attack)}
+    result = rendered(ulira=ulira)
+    assert (result["ulira"]["metrics"], result["ulira"]["pairs"]) == ({}, 3)
+    assert result["warnings"] == ["a shadow net diverged: loss inf at step 3"]
+    assert audit_results.attacked(lambda: metrics(0.1, 0.2))["diverged"] is None

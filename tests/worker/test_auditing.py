@@ -138,17 +138,6 @@ def test_the_next_audit_trains_no_shadow_net_again(
     assert ended(api, changed)["result"]["ulira"]["pairs_reused"] == 0
 
 
-def test_shadow_nets_that_diverge_are_told_and_fail_no_audit(
-    api: conftest.Api, forgotten: str
-) -> None:
-    wild = {"training": {"epochs": 10, "batch_size": 20, "learning_rate": 10}}
-    audit = request(api, forgotten, retrained=False, controls=False, shadow_pairs=3, **wild)
-    done = ended(api, audit)
-    assert done["status"] == "completed"
-    assert done["result"]["ulira"]["metrics"] == {}
-    assert done["result"]["ulira"]["diverged"] in done["result"]["warnings"][0]
-
-
 def test_a_killed_worker_makes_no_part_twice(
     api: conftest.Api, forgotten: str, whole: dict[str, Any]
 ) -> None:
