@@ -75,8 +75,8 @@ def shadow_audit(
         retain_share: in (0, 1]. At 1.0 shadow nets differ by their seeds alone and are most like
             the net, at .5 they cost half; the figure for the net itself then leans on confidences
             of nets with less data.
-        store: keeps the confidences of a pair, by a name that holds a digest of all of the above and
-            of :func:`versions`.
+        store: keeps the confidences of a pair, by a name that holds a digest of all of the above
+            and of :func:`versions`.
         report: called during every training.
 
     Returns:

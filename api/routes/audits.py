@@ -20,6 +20,7 @@ from service import (
     errors,
     idempotency,
     models,
+    planning,
     tables,
     versions,
 )
@@ -54,6 +55,7 @@ def request_audit(
         owner, version = _version(session, model, number)
         versions.refuse_revoked(owner, version)
         requested = audits.request(session, caller.actor, version, body)
+        planning.of_version(session, version)
         shown = _shown(session, owner, version, requested)
         answer = {
             "body": shown.model_dump(mode="json"),
