@@ -83,9 +83,10 @@ def by_id(session: orm.Session, version: tables.Version, audit_id: uuid.UUID) ->
 
 
 def listing(session: orm.Session, version: tables.Version) -> Sequence[tables.Audit]:
-    """All audits of a version, newest first."""
+    """All audits of a version, newest first; results are not read."""
     return session.scalars(
         sa.select(tables.Audit)
+        .options(orm.defer(tables.Audit.result, raiseload=True))
         .where(tables.Audit.version_id == version.id)
         .order_by(tables.Audit.id.desc())
     ).all()

@@ -31,7 +31,13 @@ def rendered(**parts: Any) -> dict[str, Any]:
         forget_ids=["a"], previous_ids=[], withheld_ids=["b", "c"], excluded_labels=[],
         target_digest="",
     )  # fmt: skip
-    given = {"training": None, "reference": {}, "compared": [], "runs": [], "ulira": None}
+    given: dict[str, Any] = {
+        "training": None,
+        "reference": {},
+        "compared": [],
+        "runs": [],
+        "ulira": None,
+    }
     return audit_results.render(
         version, plan, SPEC, seconds={}, versions={}, run={}, **{**given, **parts}
     )
