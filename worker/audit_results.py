@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from salun_core import controls, errors, measures, specs
-from service import planning, tables
+from service import audit_nets, planning, tables
 
-VERSION, ORIGINAL = "version", "original"
-RETRAINED, AGAIN = "retrained", "retrained_again"
 GAP = "average_gap"
 _LIKE_TRAINING = 0.05  # two trainings that should be alike differ by less, on any set of use
 Metrics = Mapping[str, specs.Measurement]
@@ -102,11 +100,14 @@ def render(
         samples were in no set, for the model must forget them and the version did not yet.
     """
     own = compared[0].metrics if compared else _reported(version)
-    nets = [_single(ORIGINAL, _original(version), None), _single(VERSION, own, _density(version))]
+    nets = [
+        _single(audit_nets.ORIGINAL, _original(version), None),
+        _single(audit_nets.VERSION, own, _density(version)),
+    ]
     if compared:
         nets += [
-            _single(RETRAINED, {**reference, GAP: specs.Measurement(value=0.0)}, None),
-            _single(AGAIN, compared[1].metrics, None),
+            _single(audit_nets.RETRAINED, {**reference, GAP: specs.Measurement(value=0.0)}, None),
+            _single(audit_nets.AGAIN, compared[1].metrics, None),
         ]
     nets += _controls(runs, reference)
     evidence = (version.report or {}).get("evidence", {})

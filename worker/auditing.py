@@ -17,6 +17,7 @@ import torch
 from salun_core import audit, controls, progress, randomness, specs, weights
 from service import (
     artifacts,
+    audit_nets,
     audit_options,
     audits,
     database,
@@ -31,7 +32,7 @@ from worker.families import contract, registered
 
 RETRAIN, COMPARE = audits.RETRAINING, "comparing"
 CONTROL, ATTACK = "running_controls", "training_shadow_nets"
-_TURNS = ("retrained", "retrained_again")
+_TURNS = (audit_nets.RETRAINED, audit_nets.AGAIN)
 
 
 @dataclass(frozen=True)
@@ -124,14 +125,14 @@ class _Parts:
     def reference(self, net: Path) -> audit_results.Metrics:
         """What the first retrained net itself measures."""
         measure = functools.partial(self._auditor.measure, net)
-        path = self._run(COMPARE, _TURNS[0], functools.partial(_write_metrics, measure))
+        path = self._run(COMPARE, audit_nets.RETRAINED, functools.partial(_write_metrics, measure))
         return audit_results.read_metrics(path)
 
     def compared(self, nets: Sequence[Path]) -> list[specs.VerificationReport]:
         """The version, then the second retrained net, each beside the reference."""
         reference, second = nets
         found = []
-        for name, own in (("version", None), (_TURNS[1], second)):
+        for name, own in ((audit_nets.VERSION, None), (audit_nets.AGAIN, second)):
             compare = functools.partial(self._auditor.compare, reference, own)
             path = self._run(COMPARE, name, functools.partial(_write_report, compare))
             found.append(specs.VerificationReport.model_validate_json(path.read_bytes()))

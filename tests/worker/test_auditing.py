@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from service import audit_nets
 from tests import conftest, material
 
 # Nets for these tests need not be good: one epoch each.
 TRAINING = {"epochs": 1, "batch_size": 100, "learning_rate": 0.1}
-CONTROLS = ["random_mask", "no_mask", "density_0.1"]
+CONTROLS = [audit_nets.RANDOM_MASK, audit_nets.NO_MASK, f"{audit_nets.DENSITY_PREFIX}0.1"]
 
 
 @pytest.fixture(scope="module")
