@@ -187,3 +187,20 @@ def test_unlearning_comes_before_an_audit_that_runs(api: conftest.Api, forgotten
     before = api.http.get(f"{forgotten}/report").json()["evidence"]["pools"]
     assert evidence["left_out"] == 5
     assert evidence["pools"] == {**before, "retain": before["retain"] - 5}
+
+
+def test_an_audit_of_a_version_that_was_revoked_while_it_waited_fails(
+    api: conftest.Api, forgotten: str
+) -> None:
+    model = forgotten.split("/")[3]
+    sample = {"kind": "sample", "ids": material.train_ids()[105:110]}
+    erased = api.ended(api.forget(model, sample, method=conftest.QUICK).json()["id"])
+    assert erased["status"] == "completed"  # the alias moved on
+    long = {"training": {**TRAINING, "epochs": 500}}
+    running = request(api, forgotten, controls=False, **long)
+    waiting = request(api, forgotten, controls=False)
+    api.until(running["links"]["self"], lambda body: body["stage"] == "retraining")
+    assert api.http.post(f"{forgotten}/revoke", json={"reason": "a test"}).status_code == 200
+    assert api.http.post(f"{running['links']['job']}/cancel").status_code == 200
+    done = ended(api, waiting)
+    assert (done["status"], done["error"]["code"]) == ("failed", "Gone")
