@@ -198,10 +198,18 @@ def version(session: orm.Session, owner: tables.Model, row: tables.Version) -> r
 def audit(
     owner: tables.Model, version: tables.Version, row: tables.Audit, job: tables.Job
 ) -> audit_schemas.AuditOut:
+    """An audit, how far its job is, and what it found."""
+    item = audit_item(owner, version, row, job)
+    return audit_schemas.AuditOut(**dict(item), result=row.result)
+
+
+def audit_item(
+    owner: tables.Model, version: tables.Version, row: tables.Audit, job: tables.Job
+) -> audit_schemas.AuditItem:
     """An audit and how far its job is."""
     version_url = f"/v1/models/{owner.name}/versions/{version.number}"
     status = audits.status_of(job)
-    return audit_schemas.AuditOut.model_validate(
+    return audit_schemas.AuditItem.model_validate(
         {
             "id": row.id,
             "model": owner.name,
@@ -211,7 +219,6 @@ def audit(
             "job_id": job.id,
             "options": row.options,
             "progress": _progress(job) if status in {"queued", "running"} else None,
-            "result": row.result,
             "error": job.error,
             "created_at": row.created_at,
             "finished_at": job.finished_at,

@@ -38,15 +38,13 @@ def show_list(found: Mapping[str, Any]) -> None:
         console.out.print("no audits")
         return
     render.table(
-        ["id", "status", "asked", "finished", "average gap", "floor"],
+        ["id", "status", "asked", "finished"],
         (
             [
                 entry["id"],
                 entry["status"],
                 render.moment(entry.get("created_at")),
                 render.moment(entry.get("finished_at")),
-                (entry.get("result") or {}).get("average_gap"),
-                (entry.get("result") or {}).get("average_gap_floor"),
             ]
             for entry in found["items"]
         ),

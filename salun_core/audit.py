@@ -6,8 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 
+import timm
 import torch
 
+import salun_core
 from salun_core import (
     confidence,
     errors,
@@ -29,6 +31,15 @@ Tensors = Mapping[str, torch.Tensor]
 Store = Callable[[str, Callable[[], Tensors]], Tensors]
 
 _WITH, _WITHOUT = "unlearned", "retrained"
+
+
+def versions() -> dict[str, str]:
+    """Of what shadow nets are made by; others may give other nets."""
+    return {
+        "salun_core": salun_core.__version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+    }
 
 
 def compute(_name: str, computed: Callable[[], Tensors]) -> Tensors:
@@ -64,7 +75,8 @@ def shadow_audit(
         retain_share: in (0, 1]. At 1.0 shadow nets differ by their seeds alone and are most like
             the net, at .5 they cost half; the figure for the net itself then leans on confidences
             of nets with less data.
-        store: keeps the confidences of a pair, by a name that holds a digest of all of the above.
+        store: keeps the confidences of a pair, by a name that holds a digest of all of the above
+            and of :func:`versions`.
         report: called during every training.
 
     Returns:
@@ -164,6 +176,7 @@ def _digest(
     retain_share: float,
 ) -> str:
     told = [
+        versions(),
         config.model_dump(mode="json"),
         spec.model_dump(mode="json"),
         training.model_dump(mode="json"),

@@ -33,8 +33,9 @@ class Run:
         name: ``random_mask``, ``no_mask`` or ``density_<d>``.
         spec: the recipe as it was run.
         density: share of the weights that could change.
-        metrics: see :func:`salun_core.verification.measure`.
+        metrics: see :func:`salun_core.verification.measure`; nothing for a run that diverged.
         seconds: mask and unlearning, measuring left out.
+        diverged: what became non-finite, if something did.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Run:
     density: float
     metrics: Mapping[str, specs.Measurement]
     seconds: float
+    diverged: str | None = None
 
 
 def run(
@@ -58,7 +60,8 @@ def run(
 ) -> list[Run]:
     """Run and measure the recipe with a random mask, without one, and at every density.
 
-    The gradients behind all masks are computed once. Every run is measured on the same samples.
+    The gradients behind all masks are computed once. Every run is measured on the same samples. A
+    run that diverges is told as such and stops none of the others.
 
     Args:
         original: the net before; not changed.
@@ -74,13 +77,18 @@ def run(
     Raises:
         InvalidDataError: the recipe has no saliency mask, a density is outside (0, 1], or the sets
             do not fit.
-        NonFiniteLossError, FrozenWeightChangedError, CancelledError: from a run.
+        NonFiniteLossError: the original's gradients are not finite.
+        FrozenWeightChangedError, CancelledError: from a run.
     """
     if spec.mask != "saliency":
         raise errors.InvalidDataError(f"got mask {spec.mask!r}, expected a recipe with 'saliency'")
     preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
     subject = verification.Subject(kind, None, (), spec, excluded_labels)
-    magnitudes = saliency.gradient_magnitudes(original, splits.forget_set, preprocess)
+    count = (2 + len(densities)) * len(seeds or (spec.seed,))
+    masking, *telling = trials.parts(report, [200, *[800, 200] * count])
+    magnitudes = saliency.gradient_magnitudes(
+        original, splits.forget_set, preprocess, masking, batch_size=spec.batch_size
+    )
     # Checked before the first long run. Bit-packed, so they may all be kept.
     found = {d: saliency.mask_from_magnitudes(magnitudes, d) for d in (spec.density, *densities)}
     del magnitudes
@@ -89,7 +97,6 @@ def run(
         for seed in seeds or (spec.seed,)
         for item in _variants(spec.model_copy(update={"seed": seed}), found, densities)
     ]
-    telling = trials.parts(report, [800, 200] * len(planned))
     before = verification.read_original(original, config, splits, subject)
     data = contract.UnlearningData(
         splits.forget_set, splits.retain_set, splits.holdout_set, splits.previous_set,
@@ -97,12 +104,19 @@ def run(
     )  # fmt: skip
     runs = []
     for turn, (name, own, mask) in enumerate(planned):
-        started = time.perf_counter()
-        net = copy.deepcopy(original)
-        methods.unlearn(net, config, data, mask, own, telling[2 * turn])
-        seconds = time.perf_counter() - started
-        metrics = verification.measure(net, before, config, splits, subject, telling[2 * turn + 1])
-        runs.append(Run(name, own, 1.0 if mask is None else mask.density, metrics, seconds))
+        learning, measuring = telling[2 * turn : 2 * turn + 2]
+        metrics: Mapping[str, specs.Measurement] = {}
+        diverged = None
+        started = finished = time.perf_counter()
+        try:
+            net = copy.deepcopy(original)
+            methods.unlearn(net, config, data, mask, own, learning)
+            finished = time.perf_counter()
+            metrics = verification.measure(net, before, config, splits, subject, measuring)
+        except errors.NonFiniteLossError as error:
+            diverged = str(error)
+        density = 1.0 if mask is None else mask.density
+        runs.append(Run(name, own, density, metrics, finished - started, diverged))
     return runs
 
 

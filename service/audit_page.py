@@ -134,6 +134,7 @@ def _groups(result: Mapping[str, Any]) -> Iterator[report_page.Group]:
         "gap to retrained": evidence.get("gap_to_retrained"),
         "pools": evidence.get("pools"),
         "seconds": result.get("seconds"),
+        "versions": evidence.get("versions"),
         "run": evidence.get("run"),
     }
     for name, value in groups.items():

@@ -9,18 +9,17 @@ from typing import Any
 
 from matplotlib import axes, ticker
 
-from service import report_drawing, report_plots, report_values
+from service import audit_nets, report_drawing, report_plots, report_values
 
 SWEPT = ("unlearning_accuracy", "test_accuracy", "forget_holdout_auc")
 GAP = "average_gap"
 _COLOURS = report_drawing.COLOURS
-_SWEEP = "density_"
-_LINES = {"retrained": "dashed", "retrained_again": "dotted"}
+_LINES = {audit_nets.RETRAINED: "dashed", audit_nets.AGAIN: "dotted"}
 _MARKS = {
     "sweep": ("o", "bar", "saliency mask"),
-    "version": ("*", "after", "the version"),
-    "random_mask": ("s", "forget", "random mask"),
-    "no_mask": ("D", "before", "no mask"),
+    audit_nets.VERSION: ("*", "after", "the version"),
+    audit_nets.RANDOM_MASK: ("s", "forget", "random mask"),
+    audit_nets.NO_MASK: ("D", "before", "no mask"),
 }
 
 
@@ -41,7 +40,7 @@ def all_plots(result: Mapping[str, Any]) -> list[report_plots.Plot]:
 def masks(result: Mapping[str, Any]) -> report_plots.Plot | None:
     """Value against density with error bars, one panel a metric; nothing without controls."""
     nets = by_name(result)
-    if not any(name in nets for name in ("random_mask", "no_mask")):
+    if not any(name in nets for name in (audit_nets.RANDOM_MASK, audit_nets.NO_MASK)):
         return None
     panels: list[report_drawing.Panel] = []
     marks: set[str] = set()
@@ -89,17 +88,17 @@ def gaps(result: Mapping[str, Any]) -> report_plots.Plot | None:
     found = {
         str(name): (value, _sd(net, GAP))
         for name, net in by_name(result).items()
-        if name not in ("retrained", "original")
+        if name not in (audit_nets.RETRAINED, audit_nets.ORIGINAL)
         and (value := _number(net, GAP, "value")) is not None
     }
-    floor = found.get("retrained_again")
+    floor = found.get(audit_nets.AGAIN)
     if floor is None:
         return None
     names = list(found)
     longest = max(max(value + (sd or 0.0) for value, sd in found.values()), 1e-9)
     drawn, axis = report_drawing.axes_of(0.28 * len(names) + 0.7, x="points")
     stand_ins = report_drawing.rows(axis, [name.replace("_", " ") for name in names])
-    colours = [_COLOURS["after" if name == "version" else "bar"] for name in names]
+    colours = [_COLOURS["after" if name == audit_nets.VERSION else "bar"] for name in names]
     axis.barh(
         range(len(names)),
         [100 * found[name][0] for name in names],
@@ -153,7 +152,7 @@ def _points(nets: Mapping[str, Mapping[str, Any]], kind: str, metric: str) -> li
     for name, net in nets.items():
         value = _number(net, metric, "value")
         density = report_values.number(net.get("density"))
-        of_kind = name.startswith(_SWEEP) if kind == "sweep" else name == kind
+        of_kind = name.startswith(audit_nets.DENSITY_PREFIX) if kind == "sweep" else name == kind
         if of_kind and value is not None and density is not None:
             found.append(Point(density, value, _sd(net, metric)))
     return sorted(found, key=lambda point: point.density)

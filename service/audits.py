@@ -13,8 +13,9 @@ from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
 from salun_core import specs
-from service import audit_options, errors, jobs, tables, telling
+from service import audit_options, errors, jobs, storage, tables, telling
 
+RETRAINING = "retraining"  # the stage whose artifacts are weights that nobody serves
 Status = Literal["queued", "running", "completed", "failed"]
 _STATUS: dict[str, Status] = {
     "queued": "queued",
@@ -54,7 +55,22 @@ def complete(session: orm.Session, job: tables.Job, result: dict[str, Any]) -> N
     audit = session.get_one(tables.Audit, job.subject_id)
     audit.result = result
     telling.audit(session, "worker", "audit.complete", audit.id)
-    jobs.finish(session, job, "succeeded", None)
+    close(session, job, "succeeded", None)
+
+
+def close(session: orm.Session, job: tables.Job, status: str, error: dict[str, Any] | None) -> None:
+    """Finish the held job of an audit, and leave nothing of its retrained nets in the store.
+
+    They go first: who dies in between leaves a job to do again, not weights that nobody drops.
+    """
+    digests = session.scalars(
+        sa.select(tables.JobStep.artifact_digest).where(
+            tables.JobStep.job_id == job.id, tables.JobStep.name.startswith(f"{RETRAINING}/")
+        )
+    )
+    for digest in digests:
+        storage.remove(digest)
+    jobs.finish(session, job, status, error)
 
 
 def by_id(session: orm.Session, version: tables.Version, audit_id: uuid.UUID) -> tables.Audit:
@@ -67,9 +83,10 @@ def by_id(session: orm.Session, version: tables.Version, audit_id: uuid.UUID) ->
 
 
 def listing(session: orm.Session, version: tables.Version) -> Sequence[tables.Audit]:
-    """All audits of a version, newest first."""
+    """All audits of a version, newest first; results are not read."""
     return session.scalars(
         sa.select(tables.Audit)
+        .options(orm.defer(tables.Audit.result, raiseload=True))
         .where(tables.Audit.version_id == version.id)
         .order_by(tables.Audit.id.desc())
     ).all()
@@ -89,10 +106,17 @@ def status_of(job: tables.Job) -> Status:
     return _STATUS[job.status]
 
 
-def shadow_pair(session: orm.Session, base_version_id: uuid.UUID, name: str) -> str | None:
-    """The digest of a shadow pair's confidences, if an audit of that base version kept them."""
-    found = session.get(tables.ShadowPair, (base_version_id, name))
-    return None if found is None else found.artifact_digest
+def shadow_pair(
+    session: orm.Session, base_version_id: uuid.UUID, name: str
+) -> tables.ShadowPair | None:
+    """A shadow pair's confidences, if an audit of that base version kept them."""
+    return session.get(tables.ShadowPair, (base_version_id, name))
+
+
+def is_older(session: orm.Session, pair: tables.ShadowPair, job_id: uuid.UUID) -> bool:
+    """Whether a pair was kept before a job was first claimed, so by another audit."""
+    started_at = session.get_one(tables.Job, job_id).started_at
+    return started_at is not None and pair.created_at < started_at
 
 
 def keep_shadow_pair(
@@ -104,7 +128,11 @@ def keep_shadow_pair(
     )
     session.execute(
         kept.on_conflict_do_update(
-            index_elements=["base_version_id", "name"], set_={"artifact_digest": artifact_digest}
+            index_elements=["base_version_id", "name"],
+            set_={
+                "artifact_digest": artifact_digest,
+                "created_at": sa.func.clock_timestamp(),
+            },
         )
     )
 

@@ -4,7 +4,7 @@ import uuid
 
 from sqlalchemy import orm
 
-from service import errors, jobs, publication, tables
+from service import audits, errors, jobs, publication, tables
 
 REASON = "job_cancelled"
 
@@ -24,5 +24,5 @@ def cancel(session: orm.Session, actor: str, job_id: uuid.UUID) -> tables.Job:
         if job.kind == jobs.UNLEARNING:
             publication.close_job(session, job, "cancelled", REASON, {"code": REASON})
         else:
-            jobs.finish(session, job, "cancelled", {"code": REASON})
+            audits.close(session, job, "cancelled", {"code": REASON})
     return job

@@ -5,7 +5,7 @@ Later attempts read the same plan, so a resumed job ends in the same bits as an 
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -72,6 +72,17 @@ def of_version(session: orm.Session, version: tables.Version) -> Plan:
         detail = f"the plan that version {version.number} was made by is not in the store"
         raise errors.Conflict("plan-missing", detail)
     return Plan(**json.loads(storage.read(inputs["plan"])))
+
+
+def without_erased(session: orm.Session, version: tables.Version, plan: Plan) -> Plan:
+    """The plan of a version with everything withheld that its model must forget since.
+
+    Whatever the version itself erased stays in its sets: nothing but ``withheld_ids`` differs.
+    """
+    model = session.get_one(tables.Model, version.model_id)
+    own = {*plan.forget_ids, *plan.previous_ids}
+    named = {*plan.withheld_ids, *_named(session, model, sa.true())}
+    return replace(plan, withheld_ids=sorted(named - own))
 
 
 def _make(session: orm.Session, batch: tables.Batch) -> Plan:

@@ -2,18 +2,26 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from salun_core import controls, measures, specs
-from service import planning, tables
+from salun_core import controls, errors, measures, specs
+from service import audit_nets, planning, tables
 
-VERSION, ORIGINAL = "version", "original"
-RETRAINED, AGAIN = "retrained", "retrained_again"
 GAP = "average_gap"
 _LIKE_TRAINING = 0.05  # two trainings that should be alike differ by less, on any set of use
 Metrics = Mapping[str, specs.Measurement]
+
+
+def write_metrics(path: Path, metrics: Metrics) -> None:
+    """Keep what one net measures, with the details."""
+    path.write_text(json.dumps(_dumped(metrics)))
+
+
+def read_metrics(path: Path) -> Metrics:
+    """What :func:`write_metrics` kept."""
+    return _validated(json.loads(path.read_bytes()))
 
 
 def write_runs(path: Path, runs: Sequence[controls.Run]) -> None:
@@ -24,9 +32,7 @@ def write_runs(path: Path, runs: Sequence[controls.Run]) -> None:
                 {
                     **dataclasses.asdict(run),
                     "spec": run.spec.model_dump(mode="json"),
-                    "metrics": {
-                        name: found.model_dump(mode="json") for name, found in run.metrics.items()
-                    },
+                    "metrics": _dumped(run.metrics),
                 }
                 for run in runs
             ]
@@ -41,14 +47,19 @@ def read_runs(path: Path) -> list[controls.Run]:
             **{
                 **run,
                 "spec": specs.UnlearningSpec.model_validate(run["spec"]),
-                "metrics": {
-                    name: specs.Measurement.model_validate(found)
-                    for name, found in run["metrics"].items()
-                },
+                "metrics": _validated(run["metrics"]),
             }
         )
         for run in json.loads(path.read_bytes())
     ]
+
+
+def attacked(attack: Callable[[], Metrics]) -> dict[str, Any]:
+    """``metrics`` of an attack, or ``diverged``: what became non-finite in a shadow net."""
+    try:
+        return {"metrics": _dumped(attack()), "diverged": None}
+    except errors.NonFiniteLossError as error:
+        return {"metrics": {}, "diverged": str(error)}
 
 
 def render(
@@ -57,10 +68,12 @@ def render(
     recipe: specs.UnlearningSpec,
     *,
     training: specs.UnlearningSpec | None,
+    reference: Metrics,
     compared: Sequence[specs.VerificationReport],
     runs: Sequence[controls.Run],
     ulira: Mapping[str, Any] | None,
     seconds: Mapping[str, float],
+    versions: Mapping[str, str],
     run: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The result of an audit.
@@ -70,25 +83,31 @@ def render(
         plan: by which it was made.
         recipe: that made it.
         training: of nets trained from scratch, where there were any.
+        reference: what the first retrained net measures, or nothing.
         compared: the version and the second retrained net beside the first, or nothing.
         runs: of all controls by all seeds.
         ulira: of the attack, if it was asked for.
         seconds: by kind of part.
+        versions: of the libraries that made the nets.
         run: the attempt that finished it.
 
     Returns:
         ``nets``: for each net ``name``, ``density`` (share of weights that could change; ``None``
-        for one trained from scratch), ``runs`` and by metric ``value`` (the mean over the runs)
-        and ``sd`` (``None`` for a single run). ``warnings``: where the retrained net is no
-        reference. Beside them what the nets were made by.
+        for one trained from scratch), ``runs`` and by metric ``value`` (the mean over the runs) and
+        ``sd`` (``None`` for a single run). Of a control also ``diverged``: by seed, what became
+        non-finite; such a run counts in nothing else. ``warnings``: where the retrained net is no
+        reference, and what diverged. Beside them what the nets were made by. ``left_out``: how many
+        samples were in no set, for the model must forget them and the version did not yet.
     """
-    reference = _reference(compared)
     own = compared[0].metrics if compared else _reported(version)
-    nets = [_single(ORIGINAL, _original(version), None), _single(VERSION, own, _density(version))]
+    nets = [
+        _single(audit_nets.ORIGINAL, _original(version), None),
+        _single(audit_nets.VERSION, own, _density(version)),
+    ]
     if compared:
         nets += [
-            _single(RETRAINED, {**reference, GAP: specs.Measurement(value=0.0)}, None),
-            _single(AGAIN, compared[1].metrics, None),
+            _single(audit_nets.RETRAINED, {**reference, GAP: specs.Measurement(value=0.0)}, None),
+            _single(audit_nets.AGAIN, compared[1].metrics, None),
         ]
     nets += _controls(runs, reference)
     evidence = (version.report or {}).get("evidence", {})
@@ -102,20 +121,33 @@ def render(
         "training": None if training is None else training.model_dump(mode="json"),
         "average_gap": compared[0].metrics[GAP].value if compared else None,
         "average_gap_floor": compared[1].metrics[GAP].value if compared else None,
-        "warnings": _warnings(_original(version), reference),
+        "warnings": [
+            *_warnings(_original(version), reference),
+            *_diverged(nets, ulira),
+        ],
         "nets": nets,
         "ulira": None if ulira is None else dict(ulira),
         "seconds": dict(seconds),
         "evidence": {
-            "pools": evidence.get("pools"),
+            "pools": (compared[0].evidence if compared else evidence).get("pools"),
+            "left_out": len(plan.withheld_ids),
             "unseen": evidence.get("unseen"),
             "gap_to_retrained": (
                 dict(compared[0].metrics[GAP].detail["gap_to_retrained"]) if compared else None
             ),
             "target_digest": plan.target_digest,
+            "versions": dict(versions),
             "run": dict(run),
         },
     }
+
+
+def _dumped(metrics: Metrics) -> dict[str, Any]:
+    return {name: found.model_dump(mode="json") for name, found in metrics.items()}
+
+
+def _validated(metrics: Mapping[str, Any]) -> Metrics:
+    return {name: specs.Measurement.model_validate(found) for name, found in metrics.items()}
 
 
 def _warnings(original: Metrics, reference: Metrics) -> list[str]:
@@ -127,10 +159,6 @@ def _warnings(original: Metrics, reference: Metrics) -> list[str]:
         for name in ("retain_accuracy", "test_accuracy")
         if reference and abs(reference[name].value - original[name].value) > _LIKE_TRAINING
     ]
-
-
-def _reference(compared: Sequence[specs.VerificationReport]) -> Metrics:
-    return _measurements(compared[0].evidence["retrained"]) if compared else {}
 
 
 def _density(version: tables.Version) -> float:
@@ -165,24 +193,41 @@ def _single(name: str, metrics: Metrics, density: float | None) -> dict[str, Any
 
 
 def _controls(runs: Sequence[controls.Run], reference: Metrics) -> list[dict[str, Any]]:
-    if reference:
-        runs = [
-            dataclasses.replace(
-                run,
-                metrics={**run.metrics, GAP: measures.average_gap(run.metrics, reference)},
-            )
-            for run in runs
-        ]
-    densities = {run.name: run.density for run in runs}
+    runs = [_beside(run, reference) for run in runs]
+    summary = controls.summary(runs)
     return [
         {
             "name": name,
-            "density": densities[name],
-            "runs": sum(run.name == name for run in runs),
+            "density": density,
+            "runs": sum(run.name == name and run.diverged is None for run in runs),
             "metrics": {
                 metric: {"value": spread["mean"], "sd": spread.get("sd")}
-                for metric, spread in metrics.items()
+                for metric, spread in summary.get(name, {}).items()
+            },
+            "diverged": {
+                str(run.spec.seed): run.diverged
+                for run in runs
+                if run.name == name and run.diverged is not None
             },
         }
-        for name, metrics in controls.summary(runs).items()
+        for name, density in {run.name: run.density for run in runs}.items()
     ]
+
+
+def _beside(run: controls.Run, reference: Metrics) -> controls.Run:
+    if not reference or run.diverged is not None:
+        return run
+    gap = measures.average_gap(run.metrics, reference)
+    return dataclasses.replace(run, metrics={**run.metrics, GAP: gap})
+
+
+def _diverged(nets: Sequence[Mapping[str, Any]], ulira: Mapping[str, Any] | None) -> list[str]:
+    """What there is no figure of, for it became non-finite."""
+    found = [
+        f"{net['name']} with seed {seed} diverged: {detail}"
+        for net in nets
+        for seed, detail in net.get("diverged", {}).items()
+    ]
+    if ulira is not None and ulira.get("diverged") is not None:
+        found.append(f"a shadow net diverged: {ulira['diverged']}")
+    return found

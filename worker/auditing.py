@@ -17,6 +17,7 @@ import torch
 from salun_core import audit, controls, progress, randomness, specs, weights
 from service import (
     artifacts,
+    audit_nets,
     audit_options,
     audits,
     database,
@@ -29,9 +30,9 @@ from service import (
 from worker import audit_results, leases, steps
 from worker.families import contract, registered
 
-RETRAIN, COMPARE = "retraining", "comparing"
+RETRAIN, COMPARE = audits.RETRAINING, "comparing"
 CONTROL, ATTACK = "running_controls", "training_shadow_nets"
-_TURNS = ("retrained", "retrained_again")
+_TURNS = (audit_nets.RETRAINED, audit_nets.AGAIN)
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def run(lease: leases.Lease) -> None:
     with storage.scratch(lease.claimed.job_id, lease.claimed.fence) as scratch:
         parts = _Parts(lease, scratch, order)
         nets = parts.retrained() if options.retrained else []
+        reference = parts.reference(nets[0]) if nets else {}
         compared = parts.compared(nets) if nets else []
         runs = [run for seed in options.seeds for run in parts.control(seed)]
         ulira = parts.attack() if options.shadow_pairs else None
@@ -68,16 +70,16 @@ def run(lease: leases.Lease) -> None:
         order.plan,
         order.recipe,
         training=order.training if nets or ulira else None,
+        reference=reference,
         compared=compared,
         runs=runs,
         ulira=ulira,
         seconds=parts.seconds(),
+        versions=audit.versions(),
         run=steps.evidence(lease.claimed),
     )
     with database.transaction() as session:
         audits.complete(session, jobs.hold(session, lease.claimed), result)
-    for net in nets:
-        storage.remove(net.name)
 
 
 def _order(claimed: jobs.Claim) -> Order:
@@ -85,7 +87,9 @@ def _order(claimed: jobs.Claim) -> Order:
         row = session.get_one(tables.Audit, claimed.subject_id)
         version = session.get_one(tables.Version, row.version_id)
         model = session.get_one(tables.Model, version.model_id)
-        plan = planning.of_version(session, version)
+        versions.refuse_revoked(model, version)
+        made_by = planning.of_version(session, version)
+        plan = planning.without_erased(session, version, made_by)
         base = versions.by_number(session, model, plan.base_version)
         files = {file.path: file for file in versions.files_of(session, version)}
         return Order(
@@ -118,11 +122,17 @@ class _Parts:
         """The reference and, by another seed, the net that shows the noise."""
         return [self._retrained(name) for name in _TURNS]
 
+    def reference(self, net: Path) -> audit_results.Metrics:
+        """What the first retrained net itself measures."""
+        measure = functools.partial(self._auditor.measure, net)
+        path = self._run(COMPARE, audit_nets.RETRAINED, functools.partial(_write_metrics, measure))
+        return audit_results.read_metrics(path)
+
     def compared(self, nets: Sequence[Path]) -> list[specs.VerificationReport]:
         """The version, then the second retrained net, each beside the reference."""
         reference, second = nets
         found = []
-        for name, own in (("version", None), (_TURNS[1], second)):
+        for name, own in ((audit_nets.VERSION, None), (audit_nets.AGAIN, second)):
             compare = functools.partial(self._auditor.compare, reference, own)
             path = self._run(COMPARE, name, functools.partial(_write_report, compare))
             found.append(specs.VerificationReport.model_validate_json(path.read_bytes()))
@@ -162,12 +172,11 @@ class _Parts:
 
     def _write_attack(self, path: Path, report: progress.Progress) -> None:
         shadows = _Shadows(self._lease.claimed, self._order.base.id, self._scratch, self._make_way)
-        found = self._auditor.attack(self._order.options.shadow_pairs, shadows, report)
-        told = {
-            "pairs": self._order.options.shadow_pairs,
-            "pairs_reused": shadows.reused,
-            "metrics": {name: item.model_dump(mode="json") for name, item in found.items()},
-        }
+        pairs = self._order.options.shadow_pairs
+        found = audit_results.attacked(
+            functools.partial(self._auditor.attack, pairs, shadows, report)
+        )
+        told = {"pairs": pairs, "pairs_reused": shadows.reused, **found}
         path.write_text(json.dumps(told))
 
     def _run(
@@ -221,10 +230,11 @@ class _Shadows:
     def __call__(self, name: str, compute: Callable[[], audit.Tensors]) -> audit.Tensors:
         """What is kept under that name; else computed, kept, and way made."""
         with database.transaction() as session:
-            digest = audits.shadow_pair(session, self._base, name)
-        if digest is not None and storage.is_intact(digest):
-            self.reused += 1
-            return weights.read(storage.path_of(digest))
+            kept = audits.shadow_pair(session, self._base, name)
+            older = kept is not None and audits.is_older(session, kept, self._claimed.job_id)
+        if kept is not None and storage.is_intact(kept.artifact_digest):
+            self.reused += older
+            return weights.read(storage.path_of(kept.artifact_digest))
         tensors = compute()
         path = self._scratch / "shadow_pair"
         weights.write(path, tensors, {"name": name})
@@ -242,6 +252,14 @@ def _write_report(
     report: progress.Progress,
 ) -> None:
     path.write_text(compare(report).model_dump_json())
+
+
+def _write_metrics(
+    measure: Callable[[progress.Progress], audit_results.Metrics],
+    path: Path,
+    report: progress.Progress,
+) -> None:
+    audit_results.write_metrics(path, measure(report))
 
 
 def _write_runs(

@@ -4,7 +4,18 @@ from typing import Any
 
 from sqlalchemy import orm
 
-from service import database, errors, fulfilment, ingestion, jobs, publication, tables, validation
+from service import (
+    audits,
+    cancellation,
+    database,
+    errors,
+    fulfilment,
+    ingestion,
+    jobs,
+    publication,
+    tables,
+    validation,
+)
 
 
 def retry_or_fail(claimed: jobs.Claim, error: Exception, delay_seconds: float) -> None:
@@ -13,8 +24,7 @@ def retry_or_fail(claimed: jobs.Claim, error: Exception, delay_seconds: float) -
         fail(claimed, type(error).__name__, "see the worker's log")
         return
     with database.transaction() as session:
-        jobs.requeue(session, jobs.hold(session, claimed), delay_seconds=delay_seconds)
-        _wait_again(session, claimed)
+        _wait_again(session, claimed, jobs.hold(session, claimed), delay_seconds)
 
 
 def give_back(claimed: jobs.Claim) -> None:
@@ -22,8 +32,7 @@ def give_back(claimed: jobs.Claim) -> None:
     with database.transaction() as session:
         job = jobs.hold(session, claimed)
         job.attempts -= 1
-        jobs.requeue(session, job)
-        _wait_again(session, claimed)
+        _wait_again(session, claimed, job)
 
 
 def fail(claimed: jobs.Claim, code: str, detail: str) -> None:
@@ -36,21 +45,42 @@ def cancel(claimed: jobs.Claim, reason: str) -> None:
     _end(claimed, "cancelled", reason, {"code": reason})
 
 
-def _wait_again(session: orm.Session, claimed: jobs.Claim) -> None:
+def _wait_again(
+    session: orm.Session, claimed: jobs.Claim, job: tables.Job, delay_seconds: float = 0.0
+) -> None:
+    """Queue a held job again, unless somebody asked to stop it while it stopped by itself."""
+    if job.cancel_requested:
+        reason = cancellation.REASON
+        _close(session, claimed, job, "cancelled", reason, {"code": reason})
+        return
+    jobs.requeue(session, job, delay_seconds=delay_seconds)
     if claimed.kind == jobs.UNLEARNING:
         fulfilment.wait_again(session, claimed.subject_id)
 
 
 def _end(claimed: jobs.Claim, status: str, reason: str, error: dict[str, Any]) -> None:
     with database.transaction() as session:
-        job = jobs.hold(session, claimed)
-        problem = errors.Problem("", error["code"], error.get("detail", reason))
-        if claimed.kind == jobs.UNLEARNING:
-            publication.close_job(session, job, status, reason, error)
-            return
-        if claimed.kind == jobs.INGESTION:
-            ingestion.fail(session, claimed.subject_id, [problem])
-        elif claimed.kind == jobs.VALIDATION:
-            version = session.get_one(tables.Version, claimed.subject_id)
-            validation.refuse(session, version, problem)
-        jobs.finish(session, job, status, error)
+        _close(session, claimed, jobs.hold(session, claimed), status, reason, error)
+
+
+def _close(
+    session: orm.Session,
+    claimed: jobs.Claim,
+    job: tables.Job,
+    status: str,
+    reason: str,
+    error: dict[str, Any],
+) -> None:
+    problem = errors.Problem("", error["code"], error.get("detail", reason))
+    if claimed.kind == jobs.UNLEARNING:
+        publication.close_job(session, job, status, reason, error)
+        return
+    if claimed.kind == jobs.AUDIT:
+        audits.close(session, job, status, error)
+        return
+    if claimed.kind == jobs.INGESTION:
+        ingestion.fail(session, claimed.subject_id, [problem])
+    elif claimed.kind == jobs.VALIDATION:
+        version = session.get_one(tables.Version, claimed.subject_id)
+        validation.refuse(session, version, problem)
+    jobs.finish(session, job, status, error)

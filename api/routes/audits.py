@@ -20,6 +20,7 @@ from service import (
     errors,
     idempotency,
     models,
+    planning,
     tables,
     versions,
 )
@@ -54,6 +55,7 @@ def request_audit(
         owner, version = _version(session, model, number)
         versions.refuse_revoked(owner, version)
         requested = audits.request(session, caller.actor, version, body)
+        planning.of_version(session, version)
         shown = _shown(session, owner, version, requested)
         answer = {
             "body": shown.model_dump(mode="json"),
@@ -67,10 +69,14 @@ def request_audit(
 def listing(
     session: sessions.Session, _: auth.Reader, model: base.Name, number: registry.Number
 ) -> schemas.AuditsOut:
-    """Every audit of a version, newest first."""
+    """Every audit of a version, newest first, without the results."""
     owner, version = _version(session, model, number)
     found = audits.listing(session, version)
-    return schemas.AuditsOut(items=[_shown(session, owner, version, row) for row in found])
+    return schemas.AuditsOut(
+        items=[
+            presenting.audit_item(owner, version, row, audits.job_of(session, row)) for row in found
+        ]
+    )
 
 
 @router.get("/{audit_id}", response_model=schemas.AuditOut, responses=reports.OPENAPI)
@@ -82,7 +88,8 @@ async def poll(
     audit_id: uuid.UUID,
     form: reports.Form = None,
 ) -> fastapi.Response:
-    """An audit as it stands, or, once completed, as a page (409 ``audit-unfinished`` before).
+    """An audit as it stands, or, once completed, as a page (409 ``audit-unfinished`` before,
+    ``audit-failed`` where there will be none).
 
     As JSON, ``If-None-Match`` and ``Prefer: wait=N`` are honoured.
     """
@@ -120,6 +127,9 @@ def _represent(model: str, number: int, audit_id: uuid.UUID) -> waiting.Represen
 def _page(model: str, number: int, audit_id: uuid.UUID) -> responses.Response:
     with database.transaction() as session:
         shown = _read(session, model, number, audit_id)
+    if shown.status == "failed":
+        code = (shown.error or {}).get("code")
+        raise errors.Conflict("audit-failed", f"this audit failed ({code}); ask for another")
     if shown.result is None:
         detail = f"this audit is {shown.status} ({shown.stage}); there is nothing to show yet"
         raise errors.Conflict("audit-unfinished", detail)

@@ -9,8 +9,8 @@ from api.schemas import forget_requests as requests
 from service import audit_options
 
 
-class AuditOut(base.Output):
-    """An audit as it stands; ``stage`` and ``progress`` are its job's."""
+class AuditItem(base.Output):
+    """How an audit stands; ``stage`` and ``progress`` are its job's."""
 
     id: uuid.UUID
     model: str
@@ -20,14 +20,19 @@ class AuditOut(base.Output):
     job_id: uuid.UUID
     options: audit_options.AuditOptions
     progress: requests.Progress | None
-    result: dict[str, Any] | None
     error: dict[str, Any] | None
     created_at: datetime.datetime
     finished_at: datetime.datetime | None
     links: dict[str, str]
 
 
-class AuditsOut(base.Output):
-    """The audits of a version, newest first."""
+class AuditOut(AuditItem):
+    """The same with what was found, once it is completed."""
 
-    items: list[AuditOut]
+    result: dict[str, Any] | None
+
+
+class AuditsOut(base.Output):
+    """The audits of a version, newest first, without their results."""
+
+    items: list[AuditItem]

@@ -70,6 +70,7 @@ def test_an_audit_is_accepted_with_its_options_settled(
     assert answer.headers["Vary"] == "Accept"
     listed = api.http.get(f"{forgotten}/versions/2/audits").json()["items"]
     assert listed[0]["id"] == asked["id"]
+    assert shown.keys() - listed[0].keys() == {"result"}
     problem(api.http.get(path, headers={"Accept": BROWSER}), 409, "audit-unfinished")
     job = api.http.get(asked["links"]["job"]).json()
     assert job["kind"] == "audit"
@@ -87,6 +88,8 @@ def test_a_repeated_call_is_one_audit(api: conftest.Api, forgotten: str) -> None
     assert cancelled.status_code == 200
     done = api.until(first.json()["links"]["self"], lambda body: body["status"] == "failed")
     assert done["error"] == {"code": "job_cancelled"}
+    page = api.http.get(done["links"]["self"], headers={"Accept": BROWSER})
+    assert "job_cancelled" in problem(page, 409, "audit-failed")["detail"]
     assert done["finished_at"] is not None
 
 

@@ -54,7 +54,7 @@ def test_runs_differ_by_their_masks_alone(
         assert "forget_holdout_auc" in run.metrics
         assert run.seconds > 0.0
     assert told == sorted(told)
-    assert {total for _, total in told} == {1000 * len(runs)}
+    assert {total for _, total in told} == {200 + 1000 * len(runs)}
     assert told[-1][0] == told[-1][1]
 
 
@@ -78,6 +78,16 @@ def test_run_is_what_it_would_be_alone(
         controls.run(trained, config, splits, "samples", SPEC, seeds=(1,)), runs[3:5], strict=True
     ):
         assert (run.name, run.spec, run.metrics) == (other.name, other.spec, other.metrics)
+
+
+def test_a_run_that_diverges_stops_no_other(
+    trained: torch.nn.Module, config: specs.ClassifierConfig, splits: verification.Splits
+) -> None:
+    wild = SPEC.model_copy(update={"learning_rate": 1e30, "epochs": 2})
+    found = controls.run(trained, config, splits, "samples", wild)
+    assert [(run.name, run.metrics) for run in found] == [("random_mask", {}), ("no_mask", {})]
+    assert all(run.diverged for run in found)
+    assert controls.summary(found) == {}
 
 
 def test_what_cannot_be_controlled(

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from service import audit_nets
 from tests import conftest, material
 
 # Nets for these tests need not be good: one epoch each.
 TRAINING = {"epochs": 1, "batch_size": 100, "learning_rate": 0.1}
-CONTROLS = ["random_mask", "no_mask", "density_0.1"]
+CONTROLS = [audit_nets.RANDOM_MASK, audit_nets.NO_MASK, f"{audit_nets.DENSITY_PREFIX}0.1"]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,19 @@ def numbers(value: Any) -> Iterator[float]:
         yield float(value)
 
 
+def kept(api: conftest.Api, job: dict[str, Any]) -> set[str]:
+    """The steps of a job whose artifacts are in the store."""
+    blobs = {path.name for path in (api.running.folder.root / "blobs").glob("*/*")}
+    return {step["name"] for step in job["steps"] if step["artifact_digest"] in blobs}
+
+
+def retrained_nets(api: conftest.Api, job: dict[str, Any]) -> set[str]:
+    """Weights that nobody will read again, of those that the job had made."""
+    made = {step["name"] for step in job["steps"] if step["name"].startswith("retraining/")}
+    assert made
+    return made & kept(api, job)
+
+
 @pytest.fixture(scope="module")
 def whole(api: conftest.Api, forgotten: str) -> dict[str, Any]:
     """An audit with every part."""
@@ -80,6 +94,7 @@ def test_an_audit_compares_the_version_with_every_other_net(whole: dict[str, Any
     # One epoch leaves no two retrained nets alike; equal seeds would.
     assert result["average_gap_floor"] > 0
     assert result["training"]["epochs"] == 1
+    assert set(result["evidence"]["versions"]) == {"salun_core", "torch", "timm"}
     assert "retain_accuracy" in result["warnings"][0]  # one epoch makes no reference
     assert (result["ulira"]["pairs"], result["ulira"]["pairs_reused"]) == (3, 0)
     assert 0 <= result["ulira"]["metrics"]["ulira_auc"]["value"] <= 1
@@ -103,10 +118,8 @@ def test_the_audit_is_a_job_and_changes_no_version(
     assert job["batch_id"] is None
     names = {step["name"] for step in job["steps"]}
     assert {"comparing/version", "running_controls/0", "running_controls/1"} <= names
-    digests = {step["name"]: step["artifact_digest"] for step in job["steps"]}
-    blobs = {path.name for path in (api.running.folder.root / "blobs").glob("*/*")}
-    assert digests["comparing/version"] in blobs
-    assert digests["retraining/retrained"] not in blobs  # weights that nobody will read again
+    assert "comparing/version" in kept(api, job)
+    assert not retrained_nets(api, job)
     model = forgotten.split("/")[3]
     assert api.http.get(f"/v1/models/{model}").json()["versions"] == 2
     listed = api.http.get(f"{forgotten}/audits").json()["items"]
@@ -146,11 +159,14 @@ def test_a_killed_worker_makes_no_part_twice(
 def test_a_cancelled_audit_fails_and_says_so(api: conftest.Api, forgotten: str) -> None:
     long = {"training": {**TRAINING, "epochs": 500}}
     audit = request(api, forgotten, controls=False, **long)
-    api.until(audit["links"]["self"], lambda body: body["stage"] == "retraining")
-    assert api.http.post(f"{audit['links']['job']}/cancel").status_code == 200
+    path = audit["links"]["job"]
+    job = api.until(path, lambda job: bool(job["steps"]))
+    assert [step["name"] for step in job["steps"]] == ["retraining/retrained/checkpoint"]
+    assert api.http.post(f"{path}/cancel").status_code == 200
     done = ended(api, audit)
     assert (done["status"], done["result"]) == ("failed", None)
     assert done["error"]["code"] == "job_cancelled"
+    assert not retrained_nets(api, api.http.get(path).json())
 
 
 def test_unlearning_comes_before_an_audit_that_runs(api: conftest.Api, forgotten: str) -> None:
@@ -166,3 +182,25 @@ def test_unlearning_comes_before_an_audit_that_runs(api: conftest.Api, forgotten
     done = ended(api, audit)
     assert done["status"] == "completed"
     assert api.http.get(audit["links"]["job"]).json()["attempts"] == 1
+    # What was erased meanwhile is in none of its sets any more.
+    evidence = done["result"]["evidence"]
+    before = api.http.get(f"{forgotten}/report").json()["evidence"]["pools"]
+    assert evidence["left_out"] == 5
+    assert evidence["pools"] == {**before, "retain": before["retain"] - 5}
+
+
+def test_an_audit_of_a_version_that_was_revoked_while_it_waited_fails(
+    api: conftest.Api, forgotten: str
+) -> None:
+    model = forgotten.split("/")[3]
+    sample = {"kind": "sample", "ids": material.train_ids()[105:110]}
+    erased = api.ended(api.forget(model, sample, method=conftest.QUICK).json()["id"])
+    assert erased["status"] == "completed"  # the alias moved on
+    long = {"training": {**TRAINING, "epochs": 500}}
+    running = request(api, forgotten, controls=False, **long)
+    waiting = request(api, forgotten, controls=False)
+    api.until(running["links"]["self"], lambda body: body["stage"] == "retraining")
+    assert api.http.post(f"{forgotten}/revoke", json={"reason": "a test"}).status_code == 200
+    assert api.http.post(f"{running['links']['job']}/cancel").status_code == 200
+    done = ended(api, waiting)
+    assert (done["status"], done["error"]["code"]) == ("failed", "Gone")

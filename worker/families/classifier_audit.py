@@ -57,19 +57,22 @@ class ClassifierAuditor:
         metadata = {"owner": owner, "training": spec.model_dump_json()}
         weights.write(path, net.state_dict(), metadata)
 
+    def measure(self, net: Path, report: progress.Progress) -> Mapping[str, specs.Measurement]:
+        """Measure a net by itself, as the nets of the controls are."""
+        return verification.measure(
+            self._load(net), self.original, self.config, self.splits, self._subject(), report
+        )
+
     def compare(
         self, retrained: Path, own: Path | None, report: progress.Progress
     ) -> specs.VerificationReport:
         """Measure a net (``None``: the version) beside the original and a retrained one."""
-        subject = verification.Subject(
-            self.kind, None, (), self.spec, tuple(self.data.excluded_labels)
-        )
         measured = verification.verify(
             self.original,
             self._load(own or self.unlearned),
             self.config,
             self.splits,
-            subject,
+            self._subject(),
             report,
             retrained=self._load(retrained),
         )
@@ -105,6 +108,11 @@ class ClassifierAuditor:
             pairs,
             store=store,
             report=report,
+        )
+
+    def _subject(self) -> verification.Subject:
+        return verification.Subject(
+            self.kind, None, (), self.spec, tuple(self.data.excluded_labels)
         )
 
     def _load(self, path: Path) -> torch.nn.Module:

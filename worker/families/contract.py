@@ -24,6 +24,9 @@ class Auditor(Protocol):
         The file names its owner: nobody else's has the same digest, so that it can be dropped.
         """
 
+    def measure(self, net: Path, report: progress.Progress) -> Mapping[str, specs.Measurement]:
+        """Measure a net by itself, as the nets of the controls are."""
+
     def compare(
         self, retrained: Path, own: Path | None, report: progress.Progress
     ) -> specs.VerificationReport:
