@@ -41,7 +41,7 @@ MEANINGS: Mapping[str, str] = {
     ),
     "tpr_at_1pct_fpr": (
         "Membership inference at its surest: share of the forgotten samples found out while 1 % "
-        "of unseen ones are wrongly accused. 0.01 is guessing."
+        "of unseen ones are wrongly accused. The target is guessing."
     ),
     "mia_efficacy_svc": (
         "The same as mia_efficacy with the attack of SalUn's authors; for comparison only."
