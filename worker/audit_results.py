@@ -188,7 +188,7 @@ def _measurements(values: Mapping[str, float]) -> Metrics:
 
 
 def _single(name: str, metrics: Metrics, density: float | None) -> dict[str, Any]:
-    told = {metric: {"value": found.value, "sd": None} for metric, found in metrics.items()}
+    told = {metric: {"value": found.whole, "sd": None} for metric, found in metrics.items()}
     return {"name": name, "density": density, "runs": 1, "metrics": told}
 
 
