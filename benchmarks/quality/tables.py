@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import figure
+from matplotlib import figure, ticker
 
 from benchmarks.quality import scenarios
 
@@ -99,9 +99,11 @@ def _plot(path: Path, rows: _Rows) -> None:
                 label=title,
             )
         axes.set_yscale("log")
-        axes.set_xlim(left=0.0)
+        axes.yaxis.set_major_formatter(ticker.ScalarFormatter())
+        axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+        axes.set_xlim(0.0, 1.05)
         axes.set_title(scenarios.TITLES[name])
         axes.set_xlabel("cost / retraining")
         axes.set_ylabel("average gap to retraining, points")
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="center")
     drawn.savefig(path, dpi=110)
