@@ -41,6 +41,7 @@ _PAPER = {
     "warmup_fraction": 0.0,
 }
 _PAPER_RATES = _each("learning_rate", 0.001, 0.005, 0.013, 0.03)
+_REFERENCE_RATES = _each("learning_rate", 0.005, 0.013, 0.03, 0.06, 0.1)
 _UNMASKED = {"mask": "none", "density": 1.0}
 _SMALL_BATCHES = {"batch_size": 64}
 
@@ -50,8 +51,8 @@ RIVALS: dict[str, Rival] = {
     "default": Rival("default recipe, saliency mask", "salun"),
     "default_random_mask": Rival("default recipe, random mask", "salun", {"mask": "random"}),
     "default_no_mask": Rival("default recipe, no mask", "salun", _UNMASKED),
-    "salun_paper": Rival("SalUn as in the paper", "salun", _PAPER, _PAPER_RATES),
-    REFERENCE: Rival("SalUn, the authors' code", "salun", _PAPER, _PAPER_RATES),
+    "salun_paper": Rival("SalUn's random labels, our code", "salun", _PAPER, _PAPER_RATES),
+    REFERENCE: Rival("SalUn, the authors' code", "salun", _PAPER, _REFERENCE_RATES),
     "salun_soft": Rival("SalUn-soft", "salun_soft", {}, _each("beta", 1e-3, 1e-2, 1e-1)),
     "random_label": Rival(
         "random labels, no mask",
