@@ -105,5 +105,5 @@ def _plot(path: Path, rows: _Rows) -> None:
         axes.set_title(scenarios.TITLES[name])
         axes.set_xlabel("cost / retraining")
         axes.set_ylabel("average gap to retraining, points")
-        axes.legend(fontsize=7, loc="center")
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     drawn.savefig(path, dpi=110)
