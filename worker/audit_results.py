@@ -24,6 +24,16 @@ def read_metrics(path: Path) -> Metrics:
     return _validated(json.loads(path.read_bytes()))
 
 
+def write_report(path: Path, report: specs.VerificationReport) -> None:
+    """Keep what one net measures beside others."""
+    path.write_text(report.model_dump_json())
+
+
+def read_report(path: Path) -> specs.VerificationReport:
+    """What :func:`write_report` kept."""
+    return specs.VerificationReport.model_validate_json(path.read_bytes())
+
+
 def write_runs(path: Path, runs: Sequence[controls.Run]) -> None:
     """Keep the controls of one seed."""
     path.write_text(
@@ -168,23 +178,18 @@ def _density(version: tables.Version) -> float:
 
 
 def _original(version: tables.Version) -> Metrics:
-    return _measurements((version.report or {})["evidence"]["original"])
+    values = (version.report or {})["evidence"]["original"]
+    return {name: specs.Measurement(value=value) for name, value in values.items()}
 
 
 def _reported(version: tables.Version) -> Metrics:
     """As the version was verified; what was proved against its mask is no comparison."""
     metrics = (version.report or {})["metrics"]
-    return _measurements(
-        {
-            name: entry["value"]
-            for name, entry in metrics.items()
-            if name != "frozen_weights_unchanged" and entry["value"] is not None
-        }
-    )
-
-
-def _measurements(values: Mapping[str, float]) -> Metrics:
-    return {name: specs.Measurement(value=value) for name, value in values.items()}
+    return {
+        name: specs.Measurement(value=entry["value"], detail=entry.get("detail") or {})
+        for name, entry in metrics.items()
+        if name != "frozen_weights_unchanged" and entry["value"] is not None
+    }
 
 
 def _single(name: str, metrics: Metrics, density: float | None) -> dict[str, Any]:

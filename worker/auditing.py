@@ -125,7 +125,11 @@ class _Parts:
     def reference(self, net: Path) -> audit_results.Metrics:
         """What the first retrained net itself measures."""
         measure = functools.partial(self._auditor.measure, net)
-        path = self._run(COMPARE, audit_nets.RETRAINED, functools.partial(_write_metrics, measure))
+        path = self._run(
+            COMPARE,
+            audit_nets.RETRAINED,
+            functools.partial(_written, measure, audit_results.write_metrics),
+        )
         return audit_results.read_metrics(path)
 
     def compared(self, nets: Sequence[Path]) -> list[specs.VerificationReport]:
@@ -134,8 +138,10 @@ class _Parts:
         found = []
         for name, own in ((audit_nets.VERSION, None), (audit_nets.AGAIN, second)):
             compare = functools.partial(self._auditor.compare, reference, own)
-            path = self._run(COMPARE, name, functools.partial(_write_report, compare))
-            found.append(specs.VerificationReport.model_validate_json(path.read_bytes()))
+            path = self._run(
+                COMPARE, name, functools.partial(_written, compare, audit_results.write_report)
+            )
+            found.append(audit_results.read_report(path))
         return found
 
     def control(self, seed: int) -> list[controls.Run]:
@@ -144,7 +150,9 @@ class _Parts:
         if not options.controls:
             return []
         control = functools.partial(self._auditor.control, seed, options.densities)
-        path = self._run(CONTROL, str(seed), functools.partial(_write_runs, control))
+        path = self._run(
+            CONTROL, str(seed), functools.partial(_written, control, audit_results.write_runs)
+        )
         return audit_results.read_runs(path)
 
     def attack(self) -> dict[str, Any]:
@@ -246,25 +254,11 @@ class _Shadows:
         return tensors
 
 
-def _write_report(
-    compare: Callable[[progress.Progress], specs.VerificationReport],
+def _written(
+    compute: Callable[[progress.Progress], Any],
+    write: Callable[[Path, Any], None],
     path: Path,
     report: progress.Progress,
 ) -> None:
-    path.write_text(compare(report).model_dump_json())
-
-
-def _write_metrics(
-    measure: Callable[[progress.Progress], audit_results.Metrics],
-    path: Path,
-    report: progress.Progress,
-) -> None:
-    audit_results.write_metrics(path, measure(report))
-
-
-def _write_runs(
-    control: Callable[[progress.Progress], Sequence[controls.Run]],
-    path: Path,
-    report: progress.Progress,
-) -> None:
-    audit_results.write_runs(path, control(report))
+    """Compute a part and keep it."""
+    write(path, compute(report))

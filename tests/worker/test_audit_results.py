@@ -25,7 +25,9 @@ def metrics(surest: float, mean: float) -> dict[str, specs.Measurement]:
 def rendered(**parts: Any) -> dict[str, Any]:
     values = dict.fromkeys(NAMES, 0.5)
     evidence = {"original": values, "mask": None, "pools": {}}
-    version = tables.Version(number=2, report={"metrics": {}, "evidence": evidence})
+    version = parts.pop("version", None) or tables.Version(
+        number=2, report={"metrics": {}, "evidence": evidence}
+    )
     plan = planning.Plan(
         model="digits", dataset="digits", kind="samples", base_version=1, recipes=[],
         forget_ids=["a"], previous_ids=[], withheld_ids=["b", "c"], excluded_labels=[],
@@ -51,6 +53,14 @@ def test_controls_are_as_far_from_retraining_as_all_samples_say(tmp_path: Path) 
     assert result["nets"][-1]["name"] == "no_mask"
     assert result["nets"][-1]["metrics"]["average_gap"]["value"] == pytest.approx(0.1)
     assert result["evidence"]["left_out"] == 2
+
+
+def test_a_version_is_told_as_its_controls_are_without_retrained_nets() -> None:
+    metrics = {"test_accuracy": {"value": 0.2, "detail": {"mean": 0.6}}}
+    evidence = {"original": dict.fromkeys(NAMES, 0.5), "mask": None, "pools": {}}
+    version = tables.Version(number=2, report={"metrics": metrics, "evidence": evidence})
+    found = {net["name"]: net for net in rendered(version=version)["nets"]}
+    assert found["version"]["metrics"]["test_accuracy"] == {"value": 0.6, "sd": None}
 
 
 def test_a_control_that_diverged_is_told_and_counts_in_no_mean() -> None:
