@@ -65,6 +65,19 @@ def write_page(content: bytes, target: Path | None) -> Path:
     return target
 
 
+def keep_page(api: http.Api, path: str, file: str | None, *, show: bool) -> None:
+    """Write a page to a file, a temporary one if it is only to be shown; nothing if neither.
+
+    Raises ApiError, UnreachableError, ClientError.
+    """
+    if file is None and not show:
+        return
+    written = write_page(page(api, path), None if file is None else Path(file))
+    console.err.print(f"wrote {written}", markup=False)
+    if show:
+        open_page(written)
+
+
 def open_page(target: Path) -> None:
     """Show a page in the browser, or say where it lies."""
     if not webbrowser.open(target.resolve().as_uri()):

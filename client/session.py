@@ -27,6 +27,7 @@ Key = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
+OpenPage = Annotated[bool, typer.Option("--open", help="Show the page in the browser")]
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 

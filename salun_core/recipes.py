@@ -43,7 +43,7 @@ def first(
         own[chosen_by] &= figure not in pinned and pinned.get("targets") != "random_label"
     spec = specs.UnlearningSpec.model_validate({**own, **pinned})
     if "epochs" not in pinned and spec.targets == "matched" and method in ("salun", "salun_soft"):
-        steps = -(-retain_count // spec.batch_size)
+        steps = spec.count_batches(retain_count)
         size = forget_batch_size(forget_count, steps, spec.batch_size)
         epochs = -(-_FORGET_PASSES * forget_count // max(1, steps * size))
         spec = spec.model_copy(update={"epochs": min(_MOST_EPOCHS, max(spec.epochs, epochs))})
@@ -106,7 +106,7 @@ def count_steps(spec: specs.UnlearningSpec, forget_count: int, retain_count: int
 
     A rate probe is not counted: it takes 20 steps, or 80 where none but the lowest rate holds.
     """
-    forget, retain = (-(-count // spec.batch_size) for count in (forget_count, retain_count))
+    forget, retain = (spec.count_batches(count) for count in (forget_count, retain_count))
     if spec.method in ("influence", "fisher_forgetting"):
         return 1
     if spec.method in ("gradient_ascent", "boundary_shrink", "boundary_expand"):

@@ -123,6 +123,10 @@ class UnlearningSpec(Spec):
     beta: Annotated[float, pydantic.Field(gt=0.0, le=1e4)] | None = None
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
 
+    def count_batches(self, count: int) -> int:
+        """Batches of one pass over so many samples."""
+        return -(-count // self.batch_size)
+
     @pydantic.model_validator(mode="before")
     @classmethod
     def _fill(cls, data: object) -> object:

@@ -5,7 +5,6 @@ it may fail, for no duty hangs on it.
 """
 
 import uuid
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -24,6 +23,8 @@ _STATUS: dict[str, Status] = {
     "failed": "failed",
     "cancelled": "failed",
 }
+
+_IS_ITS_JOB = sa.and_(tables.Job.subject_id == tables.Audit.id, tables.Job.kind == jobs.AUDIT)
 
 
 def request(
@@ -82,22 +83,22 @@ def by_id(session: orm.Session, version: tables.Version, audit_id: uuid.UUID) ->
     return audit
 
 
-def listing(session: orm.Session, version: tables.Version) -> Sequence[tables.Audit]:
-    """All audits of a version, newest first; results are not read."""
-    return session.scalars(
-        sa.select(tables.Audit)
+def listing(session: orm.Session, version: tables.Version) -> list[tuple[tables.Audit, tables.Job]]:
+    """All audits of a version with their jobs, newest first; results are not read."""
+    found = session.execute(
+        sa.select(tables.Audit, tables.Job)
+        .join(tables.Job, _IS_ITS_JOB)
         .options(orm.defer(tables.Audit.result, raiseload=True))
         .where(tables.Audit.version_id == version.id)
         .order_by(tables.Audit.id.desc())
-    ).all()
+    )
+    return [(audit, job) for audit, job in found]
 
 
 def job_of(session: orm.Session, audit: tables.Audit) -> tables.Job:
     """The job that carries an audit out."""
     return session.scalars(
-        sa.select(tables.Job).where(
-            tables.Job.subject_id == audit.id, tables.Job.kind == jobs.AUDIT
-        )
+        sa.select(tables.Job).join(tables.Audit, _IS_ITS_JOB).where(tables.Audit.id == audit.id)
     ).one()
 
 

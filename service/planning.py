@@ -43,8 +43,8 @@ class Plan:
 
 def pinned(claimed: jobs.Claim) -> Plan:
     """The job's plan: made now if this is the first claim, read back otherwise."""
-    inputs = claimed.inputs
-    if inputs is None or not storage.is_intact(inputs["plan"]):
+    plan = _kept(claimed.inputs)
+    if plan is None:
         with database.transaction() as session:
             plan = _make(session, session.get_one(tables.Batch, claimed.subject_id))
         stored = storage.put([json.dumps(asdict(plan), sort_keys=True).encode()])
@@ -58,7 +58,8 @@ def pinned(claimed: jobs.Claim) -> Plan:
                 "seed": plan.ladder[0].seed,
             },
         )
-    return Plan(**json.loads(storage.read(inputs["plan"])))
+        plan = _read(inputs)
+    return plan
 
 
 def of_version(session: orm.Session, version: tables.Version) -> Plan:
@@ -67,11 +68,11 @@ def of_version(session: orm.Session, version: tables.Version) -> Plan:
     Raises :class:`errors.Conflict` (``plan-missing``) where it is not kept whole.
     """
     job = None if version.job_id is None else session.get(tables.Job, version.job_id)
-    inputs = None if job is None else job.inputs
-    if inputs is None or not storage.is_intact(inputs["plan"]):
+    plan = None if job is None else _kept(job.inputs)
+    if plan is None:
         detail = f"the plan that version {version.number} was made by is not in the store"
         raise errors.Conflict("plan-missing", detail)
-    return Plan(**json.loads(storage.read(inputs["plan"])))
+    return plan
 
 
 def without_erased(session: orm.Session, version: tables.Version, plan: Plan) -> Plan:
@@ -83,6 +84,17 @@ def without_erased(session: orm.Session, version: tables.Version, plan: Plan) ->
     own = {*plan.forget_ids, *plan.previous_ids}
     named = {*plan.withheld_ids, *_named(session, model, sa.true())}
     return replace(plan, withheld_ids=sorted(named - own))
+
+
+def _kept(inputs: dict[str, Any] | None) -> Plan | None:
+    """The plan that a job's inputs name, if it is in the store whole."""
+    if inputs is None or not storage.is_intact(inputs["plan"]):
+        return None
+    return _read(inputs)
+
+
+def _read(inputs: dict[str, Any]) -> Plan:
+    return Plan(**json.loads(storage.read(inputs["plan"])))
 
 
 def _make(session: orm.Session, batch: tables.Batch) -> Plan:

@@ -57,10 +57,7 @@ def request_audit(
         requested = audits.request(session, caller.actor, version, body)
         planning.of_version(session, version)
         shown = _shown(session, owner, version, requested)
-        answer = {
-            "body": shown.model_dump(mode="json"),
-            "headers": {"Location": shown.links["self"], "Retry-After": str(RETRY_AFTER_SECONDS)},
-        }
+        answer = repeating.accepted(shown, shown.links["self"], RETRY_AFTER_SECONDS)
         idempotency.complete(session, caller.key_id, key, answer)
     return responses.JSONResponse(answer["body"], 202, answer["headers"])
 
@@ -73,9 +70,7 @@ def listing(
     owner, version = _version(session, model, number)
     found = audits.listing(session, version)
     return schemas.AuditsOut(
-        items=[
-            presenting.audit_item(owner, version, row, audits.job_of(session, row)) for row in found
-        ]
+        items=[presenting.audit_item(owner, version, row, job) for row, job in found]
     )
 
 

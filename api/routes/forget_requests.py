@@ -67,10 +67,7 @@ def _accept(
             return earlier
         submitted = forget_requests.submit(session, caller, demand)
         shown = presenting.forget_request(request_views.view(session, submitted))
-        answer: dict[str, Any] = {
-            "body": shown.model_dump(mode="json"),
-            "headers": {"Location": shown.links["self"], "Retry-After": str(RETRY_AFTER_SECONDS)},
-        }
+        answer = repeating.accepted(shown, shown.links["self"], RETRY_AFTER_SECONDS)
         idempotency.complete(session, caller.key_id, key, answer)
     return answer
 

@@ -30,6 +30,7 @@ import torch
 from torch.utils import data as loading
 
 from salun_core import errors, images, preprocessing, randomness, specs
+from salun_core.unlearn import methods
 
 _NEEDED = ("generate_mask.py", "arg_parser.py", "unlearn/RL.py")
 _HOLLOW = ("imagenet", "pruner", "trainer")
@@ -126,9 +127,7 @@ def unlearn(
         unlearning.get_unlearn_method("RL")(loaders, net, criterion, arguments, mask)
     net.zero_grad()
     net.eval()
-    for name, tensor in net.state_dict().items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise errors.NonFiniteLossError(f"got a value in {name} that is not finite")
+    methods.assert_finite(net)
 
 
 @contextlib.contextmanager

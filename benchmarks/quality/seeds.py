@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.quality import data, rivals, runs, scenarios
+from client import whole_files
 
 _ON_EVERY_SEED: tuple[scenarios.Name, ...] = ("samples_10", "samples_50")
 
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace, seed: int) -> None:
     for name, keys in missing.items():
         for row in bench.rows(name, keys, _say):
             rows.append(dataclasses.asdict(row))
-            _write(path, rows)
+            whole_files.write(path, json.dumps(rows, indent=1).encode() + b"\n")
 
 
 def file_of(options: argparse.Namespace, seed: int) -> Path:
@@ -58,12 +59,6 @@ def _keys(options: argparse.Namespace, seed: int) -> list[str]:
     asked = [*options.methods, *([] if options.reference is None else [rivals.REFERENCE])]
     chosen = [key for key in rivals.RIVALS if key in asked and (few or key in rivals.ON_EVERY_SEED)]
     return [*runs.YARDSTICKS, *chosen]
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(rows, indent=1) + "\n")
-    partial.replace(path)
 
 
 def _source(options: argparse.Namespace) -> data.Source:

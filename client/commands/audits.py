@@ -1,7 +1,6 @@
 """``salun audit`` and ``salun audits``: a closer look at an unlearned version."""
 
 import uuid
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -102,7 +101,7 @@ def list_audits(
         str | None,
         typer.Option("--html", metavar="FILE", help="Also write it as one HTML page with plots"),
     ] = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Show the page in the browser")] = False,
+    open_page: session.OpenPage = False,
     url: session.Url = None,
     key: session.Key = None,
     as_json: session.AsJson = False,
@@ -120,13 +119,7 @@ def list_audits(
         if audit_id is None and (html is not None or open_page):
             raise errors.ClientError("a page shows one audit: expected its id too")
         found = api.get(path)
-        if html is not None or open_page:
-            written = reports.write_page(
-                reports.page(api, path), None if html is None else Path(html)
-            )
-            console.err.print(f"wrote {written}", markup=False)
-            if open_page:
-                reports.open_page(written)
+        reports.keep_page(api, path, html, show=open_page)
     if audit_id is not None:
         _show(found, as_json=as_json)
     elif as_json:

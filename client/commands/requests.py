@@ -129,7 +129,7 @@ def report(
             help="Also write it as one HTML page with plots; - for standard output, alone",
         ),
     ] = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Show the page in the browser")] = False,
+    open_page: session.OpenPage = False,
     url: session.Url = None,
     key: session.Key = None,
     as_json: session.AsJson = False,
@@ -150,12 +150,7 @@ def report(
             typer.echo(reports.page(api, path), nl=False)
             return
         found = api.get(path)
-        if html is not None or open_page:
-            named = None if html is None else Path(html)
-            written = reports.write_page(reports.page(api, path), named)
-            console.err.print(f"wrote {written}", markup=False)
-            if open_page:
-                reports.open_page(written)
+        reports.keep_page(api, path, html, show=open_page)
     if as_json:
         console.print_json(found)
     else:

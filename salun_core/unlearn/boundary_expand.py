@@ -37,7 +37,7 @@ def unlearn(
     expanded = _Expanded(net, heads.find(net, config), spec.seed)
     wider_mask = None if mask is None else _expand_mask(mask, net, expanded)
     extra = torch.full_like(erased.labels, config.num_classes)
-    steps = training.count_batches(len(erased), spec.batch_size)
+    steps = spec.count_batches(len(erased))
     run = training.Training(expanded, config, wider_mask, spec, steps, report, checkpoints)
     for epoch in run.epochs():
         run.pass_over("forget", erased, extra, epoch, functools.partial(_loss, expanded))

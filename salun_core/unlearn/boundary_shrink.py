@@ -47,7 +47,7 @@ def unlearn(
     preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
     # Of the original net, which a run holds at its start, also when it is resumed.
     wanted = adversarial_labels(net, erased, preprocess, contract.refused_labels(data))
-    steps = training.count_batches(len(erased), spec.batch_size)
+    steps = spec.count_batches(len(erased))
     run = training.Training(net, config, mask, spec, steps, report, checkpoints)
     for epoch in run.epochs():
         run.pass_over("forget", erased, wanted, epoch, functools.partial(_loss, net))

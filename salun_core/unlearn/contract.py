@@ -111,11 +111,6 @@ def erased_set(data: UnlearningData) -> images.ImageSet:
     return images.concatenate(data.forget_set, data.previous_set)
 
 
-def erased_folds(data: UnlearningData) -> torch.Tensor:
-    """Those of :func:`erased_set`, int64 (N,)."""
-    return data.folds(erased_set(data))
-
-
 def refused_labels(data: UnlearningData) -> tuple[int, ...]:
     """Classes with no retain sample: nothing may be sent there. Includes ``excluded_labels``."""
     kept = set(data.retain_set.labels.tolist())

@@ -24,7 +24,7 @@ def unlearn(
         NonFiniteLossError: the loss became NaN or infinite.
     """
     retain_set = data.retain_set
-    steps = training.count_batches(len(retain_set), spec.batch_size)
+    steps = spec.count_batches(len(retain_set))
     run = training.Training(net, config, mask, spec, steps, report, checkpoints)
     for epoch in run.epochs():
         run.pass_over("retain", retain_set, retain_set.labels, epoch, functools.partial(_loss, net))

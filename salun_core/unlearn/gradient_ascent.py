@@ -31,7 +31,7 @@ def unlearn(
         NonFiniteLossError: the loss became NaN or infinite.
     """
     erased = contract.erased_set(data)
-    steps = training.count_batches(len(erased), spec.batch_size)
+    steps = spec.count_batches(len(erased))
     run = training.Training(net, config, mask, spec, steps, report, checkpoints)
     for epoch in run.epochs():
         run.pass_over("forget", erased, erased.labels, epoch, functools.partial(_loss, net))

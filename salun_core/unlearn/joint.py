@@ -41,8 +41,8 @@ def train(
     spec: specs.UnlearningSpec,
     report: progress.Progress,
     checkpoints: progress.Checkpoints | None,
-) -> training.Training:
-    """Run all epochs, or fewer with ``spec.early_stop``; the caller closes the run.
+) -> contract.UnlearnResult:
+    """Run all epochs, or fewer with ``spec.early_stop``; ``detail`` has ``stopped_early``.
 
     The forget set is matched or redistributed as ``spec.targets`` says. Earlier erasures are held
     at the same time: whole classes redistributed, other samples matched.
@@ -57,7 +57,7 @@ def train(
             matched = joint.correct(run.net)
             if matched and spec.early_stop and not run.is_shortened and _may_end(spec, epoch + 1):
                 run.end_after(_LAST_EPOCHS)
-    return run
+    return run.result(batchnorm.statistics_names(net), {"stopped_early": run.is_shortened})
 
 
 class Joint:
@@ -84,7 +84,7 @@ class Joint:
         self._erased = contract.erased_set(data)
         self._preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
         self._groups = _groups(net, data, self._erased, self._preprocess, spec)
-        self.steps_per_epoch = training.count_batches(len(data.retain_set), spec.batch_size)
+        self.steps_per_epoch = spec.count_batches(len(data.retain_set))
 
     def state(self) -> dict[str, torch.Tensor]:
         """What changes during a run, to be saved and overwritten in place."""
@@ -139,7 +139,7 @@ def _groups(
     if not bool(spread.all()):
         rows = (~spread).nonzero().flatten()
         holdout = inference.logits(net, data.holdout_set, preprocess)
-        folds = contract.erased_folds(data)[rows], data.folds(data.holdout_set)
+        folds = data.folds(erased)[rows], data.folds(data.holdout_set)
         matched = targets.Matched(
             logits[rows], erased.labels[rows], holdout, data.holdout_set.labels, refused, folds
         )

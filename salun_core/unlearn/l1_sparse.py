@@ -32,7 +32,7 @@ def unlearn(
     """
     alpha = contract.given(spec.alpha, "alpha")
     retain_set = data.retain_set
-    steps = training.count_batches(len(retain_set), spec.batch_size)
+    steps = spec.count_batches(len(retain_set))
     run = training.Training(net, config, mask, spec, steps, report, checkpoints)
     free = free_weights.FreeWeights(net, mask)
     for epoch in run.epochs():

@@ -70,8 +70,17 @@ def unlearn(
     if spec.probe_rate:
         spec, probed["rate_probe"] = rate_probe.settle(net, original, config, data, mask, spec)
     result = METHODS[spec.method](net, config, data, mask, spec, report, checkpoints)
+    assert_finite(net)
+    masked_step.assert_frozen_unchanged(original, net, mask, result.changed_buffers)
+    return dataclasses.replace(result, detail={**result.detail, **probed})
+
+
+def assert_finite(net: torch.nn.Module) -> None:
+    """Every weight and buffer is a finite number.
+
+    Raises:
+        NonFiniteLossError: naming the first tensor that holds another.
+    """
     for name, tensor in net.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
             raise errors.NonFiniteLossError(f"got a value in {name} that is not finite")
-    masked_step.assert_frozen_unchanged(original, net, mask, result.changed_buffers)
-    return dataclasses.replace(result, detail={**result.detail, **probed})

@@ -33,9 +33,7 @@ def unlearn(
     """
     erased = contract.erased_set(data)
     refused = contract.refused_labels(data)
-    steps = sum(
-        training.count_batches(len(part), spec.batch_size) for part in (erased, data.retain_set)
-    )
+    steps = sum(spec.count_batches(len(part)) for part in (erased, data.retain_set))
     run = training.Training(net, config, mask, spec, steps, report, checkpoints)
     loss = functools.partial(_loss, net)
     for epoch in run.epochs():

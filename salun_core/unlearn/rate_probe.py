@@ -5,6 +5,7 @@ ramped up to it, the last steps' cross-entropy on retain batches stays nearer to
 to ln K, the loss of a net that knows nothing.
 """
 
+import contextlib
 import itertools
 import math
 from collections.abc import Mapping
@@ -77,13 +78,11 @@ def _losses(
 ) -> tuple[float, float | None]:
     """Of the first step, before anything changed, and the mean of the last."""
     run = training.Training(net, config, mask, spec, STEPS, progress.silent, None)
-    try:
+    with contextlib.suppress(errors.NonFiniteLossError):
         for epoch in itertools.count():
             steps.epoch(run, epoch, STEPS - run.steps)
             if run.steps == STEPS:
                 break
-    except errors.NonFiniteLossError:
-        losses = run.step_losses("retain")
-        return (losses[0] if losses else math.inf), None
     losses = run.step_losses("retain")
-    return losses[0], sum(losses[-_MEASURED:]) / _MEASURED
+    first = losses[0] if losses else math.inf
+    return first, sum(losses[-_MEASURED:]) / _MEASURED if run.steps == STEPS else None

@@ -9,7 +9,7 @@ import dataclasses
 
 import torch
 
-from salun_core import batchnorm, masked_step, masks, progress, specs
+from salun_core import masked_step, masks, progress, specs
 from salun_core.unlearn import contract, joint, line_search, random_label
 
 
@@ -32,22 +32,8 @@ def unlearn(
         return random_label.unlearn(net, config, data, mask, spec, report, checkpoints)
     search = spec.line_search and spec.targets == "matched"
     original = masked_step.copy_state(net) if search else {}
-    # The run is closed before the search: its gradients and momentum need not be held meanwhile.
-    result = _trained(net, config, data, mask, spec, report, checkpoints)
+    result = joint.train(net, config, data, mask, spec, report, checkpoints)
     if not search:
         return result
     found = line_search.search(net, original, config, data, mask, spec.seed)
     return dataclasses.replace(result, detail={**result.detail, "line_search": found})
-
-
-def _trained(
-    net: torch.nn.Module,
-    config: specs.ClassifierConfig,
-    data: contract.UnlearningData,
-    mask: masks.SaliencyMask | None,
-    spec: specs.UnlearningSpec,
-    report: progress.Progress,
-    checkpoints: progress.Checkpoints | None,
-) -> contract.UnlearnResult:
-    run = joint.train(net, config, data, mask, spec, report, checkpoints)
-    return run.result(batchnorm.statistics_names(net), {"stopped_early": run.is_shortened})

@@ -186,11 +186,6 @@ class Training:
         return epochs_done
 
 
-def count_batches(count: int, batch_size: int) -> int:
-    """Batches of one pass."""
-    return -(-count // batch_size)
-
-
 def learning_rate(spec: specs.UnlearningSpec, steps_done: int, total_steps: int) -> float:
     """That of the next step: linear warm-up, then linear to 0 or constant."""
     warmup = spec.warmup_fraction * total_steps

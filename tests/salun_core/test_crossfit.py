@@ -48,11 +48,11 @@ def test_an_erased_sample_keeps_its_fold_in_every_later_job() -> None:
     kept, pool = some([0, 1], "r"), some([0, 1] * 9, "u")
     first = contract.UnlearningData(erased, kept, pool, cross_fitted=True)
     second = contract.UnlearningData(later, kept, pool, previous_set=erased, cross_fitted=True)
-    known = contract.erased_folds(first).tolist()
+    known = first.folds(contract.erased_set(first)).tolist()
     digests = [hashlib.sha256(sample_id.encode()).hexdigest() for sample_id in erased.ids]
     assert known == [int(digest, 16) % 2 for digest in digests]
     assert set(known) == {0, 1}
-    assert contract.erased_folds(second).tolist()[len(later) :] == known
+    assert second.folds(contract.erased_set(second)).tolist()[len(later) :] == known
     for row in range(6):  # alone as in company
         assert first.folds(erased.subset([row])).tolist() == [known[row]]
 
@@ -64,7 +64,9 @@ def test_methods_and_comparisons_deal_alike() -> None:
     test_set = images.concatenate(pool.subset([5, 2, 11]), some([1], "t"))
     sets = {"forget": erased, "previous": kept, "holdout": pool, "test": test_set}
     found = comparison.deal(sets)
-    assert torch.equal(torch.cat([found["forget"], found["previous"]]), contract.erased_folds(data))
+    assert torch.equal(
+        torch.cat([found["forget"], found["previous"]]), data.folds(contract.erased_set(data))
+    )
     assert torch.equal(found["holdout"], data.folds(pool))
     assert found["test"].tolist() == [*data.folds(pool)[[5, 2, 11]].tolist(), -1]
     assert torch.equal(data.folds(test_set)[:3], found["test"][:3])

@@ -1,13 +1,13 @@
 """A run ends sooner once the erased samples are where they should be, and resumes as it would."""
 
 import copy
-from collections.abc import Mapping
 
 import pytest
 import torch
 
 from salun_core import errors, specs, weights
 from salun_core.unlearn import contract, methods
+from tests.salun_core.unlearn import checkpoints
 
 SPEC = specs.UnlearningSpec(
     targets="redistribute",
@@ -19,19 +19,6 @@ SPEC = specs.UnlearningSpec(
     forget_weight=1.0,
     early_stop=True,
 )
-
-
-class Kept:
-    """The newest state, in memory."""
-
-    state: dict[str, torch.Tensor] | None = None
-
-    def load(self) -> Mapping[str, torch.Tensor] | None:
-        return self.state
-
-    def save(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
-        assert step > 0
-        self.state = {name: tensor.clone() for name, tensor in state.items()}
 
 
 def test_a_run_that_is_there_ends_after_two_epochs_more(
@@ -72,7 +59,7 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(
     """Stopped before it was there, and while its rate was falling."""
     whole, resumed = copy.deepcopy(trained), copy.deepcopy(trained)
     finished = methods.unlearn(whole, config, data, None, SPEC)
-    kept = Kept()
+    kept = checkpoints.Kept()
     each = -(-len(data.retain_set) // SPEC.batch_size)
 
     def stop(step: int, _: int) -> None:

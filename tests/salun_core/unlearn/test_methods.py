@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import itertools
-from collections.abc import Mapping
 
 import pytest
 import torch
@@ -22,20 +21,7 @@ from salun_core import (
 )
 from salun_core.metrics import accuracy
 from salun_core.unlearn import contract, methods, training
-
-
-class Kept:
-    """Checkpoints in memory, copied as they must be."""
-
-    def __init__(self) -> None:
-        self.states: list[dict[str, torch.Tensor]] = []
-
-    def load(self) -> Mapping[str, torch.Tensor] | None:
-        return self.states[-1] if self.states else None
-
-    def save(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
-        assert step > 0
-        self.states.append({name: tensor.clone() for name, tensor in state.items()})
+from tests.salun_core.unlearn import checkpoints
 
 
 def quick(**changes: object) -> specs.UnlearningSpec:
@@ -150,7 +136,7 @@ def test_resumed_run_ends_with_the_same_bits(
     mask = mask_of(trained, data.forget_set, preprocess) if spec.mask == "saliency" else None
     whole, resumed = copy.deepcopy(trained), copy.deepcopy(trained)
     finished = methods.unlearn(whole, config, data, mask, spec)
-    kept = Kept()
+    kept = checkpoints.Kept()
 
     def stop(step: int, total: int) -> None:
         if step > 2 * total // 3 + 1:
@@ -209,7 +195,7 @@ def test_any_method_with_any_mask_and_again_from_half_way(
         if step > total // 2:
             raise errors.CancelledError
 
-    kept = Kept()
+    kept = checkpoints.Kept()
     with pytest.raises(errors.CancelledError):
         methods.unlearn(stopped, config, few, mask, spec, stop, kept)
     assert len(kept.states) == len(finished.losses) // 2
