@@ -54,11 +54,15 @@ class SubjectTarget(Spec):
 
 
 class ConceptTarget(Spec):
-    """A concept of a generative model, and what stands in for it afterwards."""
+    """What a text-to-image model shall no longer draw, and what it draws instead.
+
+    ``prompts`` are the caller's own examples; without any, templates are filled.
+    """
 
     kind: Literal["concept"]
     concept: Identifier
     replacement: Identifier
+    prompts: Annotated[tuple[Identifier, ...], pydantic.Field(max_length=100)] = ()
 
 
 Target = Annotated[
@@ -82,7 +86,16 @@ _BETA: Mapping[str, float] = {"salun_soft": 1e-2}
 _JOINT: tuple[MethodName, ...] = ("salun", "salun_soft")
 
 
-class UnlearningSpec(Spec):
+class Recipe(Spec):
+    """What recipes of every family say: which method, which weights may change, which seed."""
+
+    method: str
+    mask: MaskKind = "saliency"
+    density: PositiveFraction = 0.5
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
+
+
+class UnlearningSpec(Recipe):
     """The recipe of one job, pinned when the job is first claimed.
 
     ``density`` is the share of all weights that may change (the authors' ``with_0.5.pt`` is
@@ -105,8 +118,6 @@ class UnlearningSpec(Spec):
 
     method: MethodName = "salun"
     targets: ForgetTargets = "matched"
-    mask: MaskKind = "saliency"
-    density: PositiveFraction = 0.5
     epochs: Annotated[int, pydantic.Field(ge=1, le=1000)] = 4
     batch_size: Annotated[int, pydantic.Field(ge=2, le=65_536)] = 128
     learning_rate: Annotated[float, pydantic.Field(gt=0.0, le=10.0)] = 0.05
@@ -121,7 +132,6 @@ class UnlearningSpec(Spec):
     probe_rate: bool = False
     alpha: Annotated[float, pydantic.Field(gt=0.0, le=1e4)] | None = None
     beta: Annotated[float, pydantic.Field(gt=0.0, le=1e4)] | None = None
-    seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
 
     def count_batches(self, count: int) -> int:
         """Batches of one pass over so many samples."""
@@ -179,13 +189,15 @@ class Measurement(Spec):
         return float(self.detail.get("mean", self.value))
 
 
-ForgetKind = Literal["samples", "class"]
+ForgetKind = Literal["samples", "class", "concept"]
+Family = Literal["classifier", "class_conditional_diffusion", "text_to_image"]
 
 
 class VerificationReport(Spec):
     """What verification measured on one unlearned net, and the evidence behind it."""
 
     kind: ForgetKind
+    family: Family = "classifier"
     metrics: Mapping[str, Measurement]
     evidence: Mapping[str, Any]
     seconds: Mapping[str, float]

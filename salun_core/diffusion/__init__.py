@@ -1,0 +1,1 @@
+"""Forgetting by diffusion models: the same mask and guarantees as for classifiers."""
