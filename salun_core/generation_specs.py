@@ -36,8 +36,8 @@ class GenerationSpec(specs.Recipe):
     anything that is kept; ``matched`` (samples) a denoising loss like that of unseen samples.
 
     ``mask_guidance`` is the guidance scale of the prediction whose loss the mask is computed from;
-    1 is the conditional prediction alone. ``contrast`` subtracts so many times the gradient
-    magnitude on kept samples before weights are ranked. ``weight_average`` is the decay of the
+    1 is the conditional prediction alone. With ``contrast`` κ weights are ranked by
+    |g_f| / |g_r|^κ, g_r being the gradient on kept samples. ``weight_average`` is the decay of the
     moving average of the weights that is kept as the result; 0 keeps the last. ``condition_drop``
     is the share of the retain batch that is learnt without a condition. ``alpha`` is η of ``esd``,
     λ of ``selective_amnesia`` and the weight of the kept prompts in ``uce``; ``None`` for all
@@ -56,7 +56,7 @@ class GenerationSpec(specs.Recipe):
     condition_drop: specs.Fraction = 0.1
     trainable: Trainable = "all"
     mask_guidance: Annotated[float, pydantic.Field(ge=1.0, le=100.0)] = 1.0
-    contrast: Annotated[float, pydantic.Field(ge=0.0, le=100.0)] = 0.0
+    contrast: Annotated[float, pydantic.Field(ge=0.0, le=4.0)] = 0.0
     alpha: Annotated[float, pydantic.Field(gt=0.0, le=1e6)] | None = None
 
     @pydantic.model_validator(mode="before")

@@ -6,12 +6,15 @@ weight stays, bit for bit.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import get_args
 
 import numpy as np
 import torch
 
 from salun_core import errors, randomness, specs
+
+_KINDS: tuple[specs.MaskKind, ...] = get_args(specs.MaskKind)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,7 +22,8 @@ class SaliencyMask:
     """One bit a weight, packed eight to a byte, for every parameter of a net.
 
     Attributes:
-        kind: ``saliency`` or ``random`` (the control of equal per-layer density).
+        kind: ``saliency``, ``random`` (the control of equal per-layer density), or ``none``: every
+            weight of some parameters.
         bits: parameter name to uint8 (ceil(numel / 8),), most significant bit first.
         shapes: parameter name to shape.
         requested_density: share of all weights that was asked for.
@@ -77,7 +81,7 @@ class SaliencyMask:
         """The whole mask as tensors for one safetensors file."""
         tensors = {
             "mask.summary": torch.tensor(
-                [self.requested_density, self.zero_share, float(self.kind == "random")],
+                [self.requested_density, self.zero_share, float(_KINDS.index(self.kind))],
                 dtype=torch.float64,
             )
         }
@@ -95,14 +99,14 @@ class SaliencyMask:
         """
         if "mask.summary" not in tensors:
             raise errors.InvalidDataError("got tensors without mask.summary, expected a mask")
-        requested, zero_share, is_random = tensors["mask.summary"].tolist()
+        requested, zero_share, kind = tensors["mask.summary"].tolist()
         names = [key.removeprefix("bits.") for key in tensors if key.startswith("bits.")]
         shapes = {name: tuple(tensors[f"shape.{name}"].tolist()) for name in names}
         bits = {name: tensors[f"bits.{name}"].cpu().numpy() for name in names}
         for name, shape in shapes.items():
             if bits[name].shape != (-(-math.prod(shape) // 8),):
                 raise errors.InvalidDataError(f"got {bits[name].shape} bytes for {name} of {shape}")
-        return cls("random" if is_random else "saliency", bits, shapes, requested, zero_share)
+        return cls(_KINDS[int(kind)], bits, shapes, requested, zero_share)
 
 
 def pack(layer: torch.Tensor) -> np.ndarray:
@@ -120,6 +124,23 @@ def random_mask(like: SaliencyMask, seed: int) -> SaliencyMask:
         flat[torch.randperm(size, generator=generator)[: _count(packed)]] = True
         bits[name] = pack(flat)
     return SaliencyMask("random", bits, dict(like.shapes), like.requested_density, 0.0)
+
+
+def parameters_mask(net: torch.nn.Module, wanted: Callable[[str], bool]) -> SaliencyMask:
+    """Every weight of the parameters whose name is wanted, and none of the others.
+
+    Raises:
+        InvalidDataError: no parameter is wanted.
+    """
+    bits = {
+        name: pack(torch.full(parameter.shape, wanted(name)))
+        for name, parameter in net.named_parameters()
+    }
+    shapes = {name: tuple(parameter.shape) for name, parameter in net.named_parameters()}
+    mask = SaliencyMask("none", bits, shapes, 1.0, 0.0)
+    if not mask.salient_count:
+        raise errors.InvalidDataError("got a net without any parameter of the kind to be changed")
+    return dataclasses.replace(mask, requested_density=mask.density)
 
 
 def check_fits(mask: SaliencyMask, net: torch.nn.Module) -> None:

@@ -79,7 +79,7 @@ def gradient_magnitudes(
         for index in range(len(batches)):
             batches.backward(index)
             report(index + 1, len(batches))
-        return {name: _magnitude(name, p) for name, p in net.named_parameters()}
+        return {name: magnitude(name, p) for name, p in net.named_parameters()}
 
 
 def mask_from_magnitudes(
@@ -178,7 +178,12 @@ def _wanted(density: float, total: int) -> int:
     return max(1, round(density * total))
 
 
-def _magnitude(name: str, parameter: torch.nn.Parameter) -> torch.Tensor:
+def magnitude(name: str, parameter: torch.nn.Parameter) -> torch.Tensor:
+    """|gradient| of a parameter, float32; it takes the gradient's place where that is float32.
+
+    Raises:
+        NonFiniteLossError: the gradient is not finite.
+    """
     if parameter.grad is None:  # a parameter that the loss does not reach
         return torch.zeros(parameter.shape, dtype=torch.float32, device=parameter.device)
     magnitude = parameter.grad.float().contiguous().abs_()

@@ -1,0 +1,151 @@
+"""From what a request names to what a method works on."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+
+from salun_core import errors, generation_specs, images, progress, randomness, specs
+from salun_core.diffusion import data as datasets
+from salun_core.diffusion import generator as generators
+from salun_core.diffusion import sampling as drawing
+from salun_core.diffusion.unlearn import contract
+
+TEMPLATES = ("{}", "a {}", "a picture of {}", "an image of a {}")
+_DRAWN = 64  # pictures that a model draws for itself where nobody gave any
+
+
+def of_class(
+    generator: generators.Generator,
+    forget_set: datasets.CaptionedSet,
+    retain_set: datasets.CaptionedSet,
+    *,
+    report: progress.Progress = progress.silent,
+) -> contract.GenerationData:
+    """Whole classes: any class that is kept may stand in for a forgotten one.
+
+    Raises:
+        InvalidDataError: nothing is kept, or a kept sample is of a forgotten class.
+    """
+    kept = sorted(set(retain_set.texts) - set(forget_set.texts))
+    if not kept:
+        raise errors.InvalidDataError("got no class that is kept, expected at least one")
+    forget = datasets.encode(generator, forget_set, report)
+    retain = datasets.encode(generator, retain_set, report)
+    choices = torch.arange(len(kept)).repeat(len(forget.texts), 1)
+    return contract.GenerationData(
+        forget, retain, generator.conditions(kept), choices, concepts=forget.texts
+    )
+
+
+def of_samples(
+    generator: generators.Generator,
+    forget_set: datasets.CaptionedSet,
+    retain_set: datasets.CaptionedSet,
+    holdout_set: datasets.CaptionedSet,
+    *,
+    report: progress.Progress = progress.silent,
+) -> contract.GenerationData:
+    """Single samples: their conditions stay, so each stands in for itself.
+
+    Raises:
+        InvalidDataError: a set is empty.
+    """
+    forget = datasets.encode(generator, forget_set, report)
+    retain = datasets.encode(generator, retain_set, report)
+    holdout = datasets.encode(generator, holdout_set, report) if len(holdout_set) else None
+    choices = torch.arange(len(forget.texts)).unsqueeze(1)
+    return contract.GenerationData(forget, retain, forget.table, choices, holdout)
+
+
+def of_concepts(
+    generator: generators.Generator,
+    forget_set: datasets.CaptionedSet,
+    retain_set: datasets.CaptionedSet,
+    concepts: Sequence[specs.ConceptTarget],
+    sampling: generation_specs.Sampling,
+    *,
+    seed: int = 0,
+    report: progress.Progress = progress.silent,
+) -> contract.GenerationData:
+    """Concepts: each text that names one is anchored to the same text with the replacement.
+
+    A concept that no sample names is drawn by the model itself, as the paper does for nudity
+    (arXiv 2310.12508, section 5): pictures for the concept's prompts are the forget set, those for
+    the replaced prompts join the retain set.
+
+    Raises:
+        InvalidDataError: nothing is kept.
+    """
+    missing = [
+        concept
+        for concept in concepts
+        if not any(names(text, concept.concept) for text in forget_set.texts)
+    ]
+    if missing:
+        asked = [text for concept in missing for text in prompts_of(concept)]
+        forget_set = _joined(forget_set, drawn(generator, asked, sampling, seed, "forget"))
+        replaced = [replace(text, concepts) for text in asked]
+        retain_set = _joined(retain_set, drawn(generator, replaced, sampling, seed, "retain"))
+    forget = datasets.encode(generator, forget_set, report)
+    retain = datasets.encode(generator, retain_set, report)
+    anchors = [replace(text, concepts) for text in forget.texts]
+    return contract.GenerationData(
+        forget,
+        retain,
+        generator.conditions(anchors),
+        torch.arange(len(anchors)).unsqueeze(1),
+        concepts=tuple(concept.concept for concept in concepts),
+    )
+
+
+def drawn(
+    generator: generators.Generator,
+    prompts: Sequence[str],
+    sampling: generation_specs.Sampling,
+    seed: int,
+    purpose: str,
+) -> datasets.CaptionedSet:
+    """64 pictures that the model draws for these prompts in turn."""
+    texts = tuple(prompts[i % len(prompts)] for i in range(_DRAWN))
+    pictures = drawing.draw(
+        generator,
+        generator.conditions(texts),
+        sampling,
+        randomness.derive_seed(seed, "drawn", purpose),
+    )
+    ids = tuple(f"drawn/{purpose}/{i}" for i in range(_DRAWN))
+    return datasets.CaptionedSet(images.Pictures(pictures, torch.arange(_DRAWN)), texts, ids)
+
+
+def prompts_of(concept: specs.ConceptTarget) -> tuple[str, ...]:
+    """The caller's own prompts, or templates filled with the concept."""
+    return concept.prompts or tuple(template.format(concept.concept) for template in TEMPLATES)
+
+
+def names(text: str, phrase: str) -> bool:
+    """Whether the text contains the phrase as whole words, in any case."""
+    return _pattern(phrase).search(text) is not None
+
+
+def replace(text: str, concepts: Sequence[specs.ConceptTarget]) -> str:
+    """The text with every concept replaced; with only the replacement where none is named."""
+    changed = text
+    for concept in concepts:
+        literal = concept.replacement.replace("\\", r"\\")
+        changed = _pattern(concept.concept).sub(literal, changed)
+    return changed if changed != text else concepts[0].replacement
+
+
+def _pattern(phrase: str) -> re.Pattern[str]:
+    words = r"\s+".join(re.escape(word) for word in phrase.split())
+    return re.compile(rf"(?<!\w){words}(?!\w)", re.IGNORECASE)
+
+
+def _joined(first: datasets.CaptionedSet, second: datasets.CaptionedSet) -> datasets.CaptionedSet:
+    pictures = torch.cat([first.pictures[:], second.pictures[:]])
+    return datasets.CaptionedSet(
+        images.Pictures(pictures, torch.arange(len(pictures))),
+        first.texts + second.texts,
+        first.ids + second.ids,
+    )

@@ -1,0 +1,68 @@
+"""What every method for diffusion models takes and gives."""
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+
+from salun_core import errors, generation_specs, masks, progress
+from salun_core.diffusion import data as datasets
+from salun_core.diffusion import generator as generators
+from salun_core.unlearn import contract
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GenerationData:
+    """What a method may look at.
+
+    Attributes:
+        forget: pictures of what is forgotten, with the conditions that must no longer bring it.
+        retain: pictures of what is kept.
+        anchors: conditions (A, ...) that may stand in for forgotten ones: c′ of the paper.
+        choices: int64 (K, k), for each text of ``forget`` the rows of ``anchors`` to choose from.
+        holdout: pictures never trained on; needed by ``matched`` targets.
+        concepts: the phrases that are forgotten, for methods that look for their words.
+    """
+
+    forget: datasets.EncodedSet
+    retain: datasets.EncodedSet
+    anchors: torch.Tensor
+    choices: torch.Tensor
+    holdout: datasets.EncodedSet | None = None
+    concepts: tuple[str, ...] = ()
+
+    def anchors_of(self, index: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+        """A condition to stand in for that of each of these forget samples (B,), drawn anew."""
+        options = self.choices[self.forget.rows[index]]
+        drawn = torch.randint(0, options.shape[1], (len(index), 1), generator=random)
+        rows = options.gather(1, drawn).squeeze(1)
+        return self.anchors[rows.to(self.anchors.device)]
+
+
+# In place on the generator's denoiser, which must hold the original weights, also on a resume.
+Method = Callable[
+    [
+        generators.Generator,
+        GenerationData,
+        masks.SaliencyMask | None,
+        generation_specs.GenerationSpec,
+        progress.Progress,
+        progress.Checkpoints | None,
+    ],
+    contract.UnlearnResult,
+]
+
+
+def check_data(data: GenerationData) -> None:
+    """The sets can be used together.
+
+    Raises:
+        InvalidDataError: a set is empty or there is nothing to stand in for what is forgotten.
+    """
+    for name, found in (("forget", data.forget), ("retain", data.retain)):
+        if not len(found):
+            raise errors.InvalidDataError(f"got an empty {name} set, expected samples")
+    if data.choices.shape[0] != len(data.forget.texts):
+        raise errors.InvalidDataError(
+            f"got anchors for {data.choices.shape[0]} texts, expected {len(data.forget.texts)}"
+        )

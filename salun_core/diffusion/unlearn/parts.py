@@ -1,0 +1,104 @@
+"""The parts of a loss: a batch of samples, noised, under some conditions, towards some target."""
+
+import copy
+import dataclasses
+
+import torch
+
+from salun_core import errors, generation_specs, modes
+from salun_core.diffusion import denoising
+from salun_core.diffusion import generator as generators
+from salun_core.diffusion.unlearn import contract, loop
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """What the denoiser is asked, and what it shall say.
+
+    Attributes:
+        noised: (B, ...) latents and time steps; its own target is what a denoiser should say.
+        conditions: (B, ...).
+        target: (B, ...), without gradients.
+    """
+
+    noised: denoising.Noised
+    conditions: torch.Tensor
+    target: torch.Tensor
+
+
+class Parts:
+    """Draws parts for the steps of one run.
+
+    Args:
+        generator: the model; its denoiser as it is now is the frozen teacher of ``anchor`` parts.
+        data: what may be looked at.
+        spec: the recipe.
+    """
+
+    def __init__(
+        self,
+        generator: generators.Generator,
+        data: contract.GenerationData,
+        spec: generation_specs.GenerationSpec,
+    ) -> None:
+        self.schedule = denoising.Schedule(generator)
+        self._generator, self._data, self._spec = generator, data, spec
+        try:
+            self._null: torch.Tensor | None = generator.null_condition()
+        except errors.InvalidDataError:
+            self._null = None
+
+    def retain(self, random: torch.Generator) -> Part:
+        """Kept samples, some without a condition, towards their noise."""
+        kept, spec = self._data.retain, self._spec
+        rows = loop.choose(len(kept), spec.retain_batch_size, random)
+        noised = self.schedule.noise(kept.latents[rows], random)
+        conditions = kept.conditions(rows)
+        if self._null is not None:
+            conditions = denoising.drop_conditions(
+                conditions, self._null, spec.condition_drop, random
+            )
+        return Part(noised, conditions, noised.target)
+
+    def forget(self, random: torch.Generator) -> Part:
+        """Forget samples under their own conditions, towards their own noise."""
+        forget = self._data.forget
+        rows = loop.choose(len(forget), self._spec.forget_batch_size, random)
+        noised = self.schedule.noise(forget.latents[rows], random)
+        return Part(noised, forget.conditions(rows), noised.target)
+
+    def anchored(self, teacher: generators.Generator, random: torch.Generator) -> Part:
+        """Forget samples towards what the teacher says of them under another condition."""
+        forget = self._data.forget
+        rows = loop.choose(len(forget), self._spec.forget_batch_size, random)
+        noised = self.schedule.noise(forget.latents[rows], random)
+        anchors = self._data.anchors_of(rows, random)
+        with torch.no_grad():
+            target = teacher.predict(noised.latents, noised.timesteps, anchors).float()
+        return Part(noised, forget.conditions(rows), target)
+
+    def spread(self, random: torch.Generator) -> Part:
+        """Kept samples under forgotten conditions, towards their noise."""
+        forget, kept, size = self._data.forget, self._data.retain, self._spec.forget_batch_size
+        noised = self.schedule.noise(kept.latents[loop.choose(len(kept), size, random)], random)
+        rows = loop.choose(len(forget), size, random)
+        return Part(noised, forget.conditions(rows), noised.target)
+
+    def losses(self, *parts: Part) -> list[torch.Tensor]:
+        """Mean squared errors of each part's samples, (B,) for each, in one forward pass."""
+        noisy = torch.cat([part.noised.latents for part in parts])
+        timesteps = torch.cat([part.noised.timesteps for part in parts])
+        conditions = torch.cat([part.conditions for part in parts])
+        target = torch.cat([part.target for part in parts])
+        predicted = self._generator.predict(noisy, timesteps, conditions)
+        errors_of = (predicted.float() - target).square().flatten(1).mean(1)
+        sizes = [len(part.target) for part in parts]
+        return list(errors_of.split(sizes))  # type: ignore[no-untyped-call]
+
+
+def frozen_copy(generator: generators.Generator) -> generators.Generator:
+    """The model as it is now; nothing of it receives a gradient."""
+    net = copy.deepcopy(generator.denoiser).eval().requires_grad_(False)
+    if modes.device_of(net).type == "cuda" and torch.cuda.is_bf16_supported():
+        net = net.to(torch.bfloat16)
+    return generator.with_denoiser(net)

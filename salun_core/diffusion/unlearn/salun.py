@@ -1,0 +1,93 @@
+"""SalUn for generation: only salient weights change (arXiv 2310.12508, equation 6).
+
+- ``anchor``: min E‖ε_θ(x_t | c) − ε_θo(x_t | c′)‖² on the forget set, with a frozen teacher.
+- ``spread``: kept samples are learnt under the forgotten condition c, so that p(x | c) becomes the
+  distribution of all that is kept; no teacher is needed.
+- ``matched`` (samples): the loss on forgotten samples is raised to that on unseen ones, no higher.
+
+Each with a retain term that is a mean, like the forget term.
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+from salun_core import errors, generation_specs, masks, progress
+from salun_core.diffusion import generator as generators
+from salun_core.diffusion.unlearn import contract, levels, loop
+from salun_core.diffusion.unlearn import parts as loss_parts
+from salun_core.unlearn import contract as results
+
+
+def unlearn(
+    generator: generators.Generator,
+    data: contract.GenerationData,
+    mask: masks.SaliencyMask | None,
+    spec: generation_specs.GenerationSpec,
+    report: progress.Progress,
+    checkpoints: progress.Checkpoints | None = None,
+) -> results.UnlearnResult:
+    """Make the model forget; in place, weights outside the mask untouched.
+
+    Raises:
+        InvalidDataError: matched targets without a holdout set.
+        NonFiniteLossError: the loss became NaN or infinite.
+    """
+    parts = loss_parts.Parts(generator, data, spec)
+    losses = _LOSSES[spec.targets](generator, data, spec, parts)
+    return loop.train(generator, mask, spec, losses, report, checkpoints)
+
+
+def _anchor(
+    generator: generators.Generator,
+    _: contract.GenerationData,
+    spec: generation_specs.GenerationSpec,
+    parts: loss_parts.Parts,
+) -> loop.Losses:
+    teacher = loss_parts.frozen_copy(generator)
+
+    def losses(random: torch.Generator) -> Mapping[str, torch.Tensor]:
+        forget, retain = parts.losses(parts.anchored(teacher, random), parts.retain(random))
+        return {"forget": forget.mean(), "retain": spec.retain_weight * retain.mean()}
+
+    return losses
+
+
+def _spread(
+    _: generators.Generator,
+    __: contract.GenerationData,
+    spec: generation_specs.GenerationSpec,
+    parts: loss_parts.Parts,
+) -> loop.Losses:
+    def losses(random: torch.Generator) -> Mapping[str, torch.Tensor]:
+        forget, retain = parts.losses(parts.spread(random), parts.retain(random))
+        return {"forget": forget.mean(), "retain": spec.retain_weight * retain.mean()}
+
+    return losses
+
+
+def _matched(
+    generator: generators.Generator,
+    data: contract.GenerationData,
+    spec: generation_specs.GenerationSpec,
+    parts: loss_parts.Parts,
+) -> loop.Losses:
+    if data.holdout is None or not len(data.holdout):
+        raise errors.InvalidDataError(
+            "got no samples that were never trained on, expected some for matched targets"
+        )
+    unseen = levels.measure(generator, parts.schedule, data.holdout, spec.seed)
+
+    def losses(random: torch.Generator) -> Mapping[str, torch.Tensor]:
+        wanted = parts.forget(random)
+        forget, retain = parts.losses(wanted, parts.retain(random))
+        short = unseen.at(wanted.noised.timesteps) - forget
+        return {
+            "forget": short.mean().clamp_min(0.0),
+            "retain": spec.retain_weight * retain.mean(),
+        }
+
+    return losses
+
+
+_LOSSES = {"anchor": _anchor, "spread": _spread, "matched": _matched}
