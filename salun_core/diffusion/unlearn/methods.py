@@ -71,7 +71,8 @@ def unlearn(
     original = masked_step.copy_state(generator.denoiser)
     if spec.method not in METHODS:
         raise errors.InvalidDataError(f"got method {spec.method!r}, expected {sorted(METHODS)}")
-    result = METHODS[spec.method](generator, data, mask, spec, report, checkpoints)
+    with generators.denoiser_alone(generator):
+        result = METHODS[spec.method](generator, data, mask, spec, report, checkpoints)
     classifier_methods.assert_finite(generator.denoiser)
     masked_step.assert_frozen_unchanged(original, generator.denoiser, mask, result.changed_buffers)
     return result
