@@ -65,9 +65,7 @@ def listing(session: orm.Session, model: tables.Model) -> dict[str, int]:
             sa.select(tables.Alias.name, tables.Alias.version)
             .where(tables.Alias.model_id == model.id)
             .order_by(tables.Alias.name)
-        )
-        .tuples()
-        .all()
+        ).all()
     )
 
 

@@ -94,9 +94,7 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
                 tables.Erasure.sample_id
                 == sa.any_(sa.literal(list(resolution.labels), sa.ARRAY(sa.Text))),
             )
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     fresh = {key: label for key, label in resolution.labels.items() if key not in states}
     size = ledger.training_size(model)

@@ -313,9 +313,7 @@ def _trained(
             sa.select(sample.sample_id, sample.label).where(
                 sample.dataset_id == dataset_id, sample.split == TRAIN, condition
             )
-        )
-        .tuples()
-        .all()
+        ).all()
     )
 
 

@@ -189,9 +189,7 @@ def _check_blobs(session: orm.Session, files: Sequence[artifacts.FileRef]) -> No
     sizes = dict(
         session.execute(
             sa.select(tables.Blob.digest, tables.Blob.size).where(tables.Blob.digest.in_(digests))
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     problems = []
     for index, file in enumerate(files):

@@ -62,7 +62,13 @@ class ModelIn(base.Input):
     name: base.Name
     family: specs.Family
     dataset: base.Name
-    policy: dict[str, Any] | None = None
+    policy: dict[str, Any] | None = pydantic.Field(
+        default=None,
+        description=(
+            "what its owner decides once, such as auto_publish, max_forget_share, acceptance and, "
+            "for generators, sampling {steps, guidance_scale, images}: how it is served"
+        ),
+    )
 
 
 class ModelOut(base.Output):
