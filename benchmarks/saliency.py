@@ -6,15 +6,14 @@ processes matter little. Every ratio is that of one turn.
 """
 
 import multiprocessing
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent import futures
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from benchmarks import figures, memory
+from benchmarks import figures, memory, turns
 from salun_core import (
     architectures,
     images,
@@ -85,7 +84,7 @@ class _Subject:
 
 def _mask_stage(subject: _Subject, runs: int) -> list[figures.Figure]:
     """The whole mask stage beside a bare forward and backward pass over the same images."""
-    ratios = _ratios(subject.mask, subject.forward_backward, runs)
+    ratios = turns.ratios(subject.mask, subject.forward_backward, runs)
     name = f"mask stage / bare forward and backward of {_SAMPLES} pictures"
     return [figures.summarise(name, "times as long", ratios, at_most=1.10)]
 
@@ -127,7 +126,7 @@ def _against_double_argsort(layers: list[torch.Tensor], runs: int) -> list[float
         ranks = np.argsort(np.argsort(-flat))
         _ = ranks < wanted
 
-    return _ratios(double_argsort, lambda: selection.kth_largest(layers, wanted), runs)
+    return turns.ratios(double_argsort, lambda: selection.kth_largest(layers, wanted), runs)
 
 
 def _threshold_cost(count: int, runs: int) -> tuple[int, list[float]]:
@@ -137,7 +136,7 @@ def _threshold_cost(count: int, runs: int) -> tuple[int, list[float]]:
     selection.kth_largest([layers[0][:100_000]], 50_000)  # what the first call loads for good
     before = memory.own_peak()
     seconds = [
-        _seconds(lambda: selection.kth_largest(layers, round(_DENSITY * count)))
+        turns.seconds(lambda: selection.kth_largest(layers, round(_DENSITY * count)))
         for _ in range(runs)
     ]
     return memory.own_peak() - before, seconds
@@ -163,28 +162,8 @@ def _masked_step(subject: _Subject, runs: int) -> list[figures.Figure]:
         subject.forward_backward()
         bare.step()
 
-    ratios = _ratios(with_mask, without, runs)
+    ratios = turns.ratios(with_mask, without, runs)
     return [figures.summarise("masked step / bare step", "times as long", ratios, at_most=1.05)]
-
-
-def _ratios(first: Callable[[], object], second: Callable[[], object], runs: int) -> list[float]:
-    """Time of the first over that of the second, turn by turn; who starts alternates."""
-    first()
-    second()
-    found = []
-    for turn in range(runs):
-        if turn % 2:
-            below, above = _seconds(second), _seconds(first)
-        else:
-            above, below = _seconds(first), _seconds(second)
-        found.append(above / below)
-    return found
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.process_time()
-    work()
-    return time.process_time() - started
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from service import (
     models,
     planning,
     tables,
+    versions,
 )
 
 TEXTS = (
@@ -221,10 +222,9 @@ def test_fields_of_another_family_are_told() -> None:
     families.check_method("text_to_image", {"steps": 3})
 
 
-@pytest.mark.usefixtures("model")
-def test_an_audit_of_a_generator_is_refused() -> None:
+def test_an_audit_of_a_generator_is_refused(model: str) -> None:
     with database.transaction() as session:
-        version = session.scalars(sa.select(tables.Version)).one()
+        version = versions.by_number(session, models.by_name(session, model), 1)
         version.job_id, version.report = uuid.uuid4(), {"method": {}}
         with pytest.raises(errors.Invalid, match="expected classifier") as refused:
             audits.request(session, "test", version, audit_options.AuditOptions())
