@@ -14,7 +14,7 @@ from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
 from salun_core import phrases, specs
-from service import concepts, errors, tables
+from service import concepts, errors, families, models, tables
 
 TRAIN = "train"
 MAX_PROBLEMS = 20
@@ -130,11 +130,12 @@ def by_part(
     """Split what is named into concepts, whole classes and the rest.
 
     A class counts as whole when nothing of it is left in training: what is named here and what was
-    named before cover it. ``labels`` maps sample ids to labels; ``by_concept`` are those of them
+    named before cover it; a model that is asked in words has none. ``labels`` maps sample ids to labels; ``by_concept`` are those of them
     that the concepts name.
     """
     rest = {key: label for key, label in labels.items() if key not in by_concept}
-    whole = _whole_labels(session, model, rest)
+    is_labelled = families.FAMILIES[models.family_of(model)].needs == "label"
+    whole = _whole_labels(session, model, rest) if is_labelled else set()
     ids: dict[specs.ForgetKind, list[str]] = {}
     for sample_id, label in rest.items():
         ids.setdefault("class" if label in whole else "samples", []).append(sample_id)
@@ -253,11 +254,10 @@ def _class(
     session: orm.Session, model: tables.Model, target: specs.ClassTarget, pointer: str
 ) -> tuple[dict[str, int | None], list[errors.Problem]]:
     dataset = model.dataset
-    if not dataset.label_names and model.family == "text_to_image":
+    if families.FAMILIES[models.family_of(model)].needs != "label":
         detail = (
-            f"got a class for model {model.name!r}, whose samples have texts and no labels; "
-            "expected a concept, for example "
-            '{"kind": "concept", "concept": "twemoji", "replacement": "noto"}'
+            f"got a class for model {model.name!r}, which is asked in words; expected a concept, "
+            'for example {"kind": "concept", "concept": "twemoji", "replacement": "noto"}'
         )
         return {}, [errors.Problem(f"{pointer}/kind", "unsupported-target", detail)]
     if target.label not in dataset.label_names:
@@ -275,7 +275,7 @@ def _class(
 def _concept(
     session: orm.Session, model: tables.Model, target: specs.ConceptTarget, pointer: str
 ) -> tuple[dict[str, int | None], list[errors.Problem]]:
-    if model.family != "text_to_image":
+    if families.FAMILIES[models.family_of(model)].needs != "text":
         detail = (
             f"got a concept for model {model.name!r} of family {model.family!r}; expected a class, "
             'for example {"kind": "class", "label": "seven"}, a sample or a subject '

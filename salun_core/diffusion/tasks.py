@@ -13,6 +13,8 @@ from salun_core.diffusion.unlearn import contract
 TEMPLATES = ("{}", "a {}", "a picture of {}", "an image of a {}")
 _DRAWN = 64  # pictures that a model draws for itself where nobody gave any
 
+names = phrases.names
+
 
 def of_class(
     generator: generators.Generator,

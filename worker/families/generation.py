@@ -22,6 +22,7 @@ from salun_core.diffusion import (
     tasks,
     verification,
 )
+from salun_core.diffusion import judge as judges
 from salun_core.diffusion.unlearn import contract as unlearn_contract
 from salun_core.diffusion.unlearn import methods
 from service import artifacts, families, planning, storage
@@ -37,13 +38,15 @@ class PreparedGenerator:
 
     Attributes:
         base_weights: the denoiser's weights as they are served.
+        previous: what earlier jobs erased: names of classes, or concepts.
     """
 
     plan: planning.Plan
     original: generator.Generator
     base_weights: Path
     sets: Mapping[str, data.CaptionedSet]
-    judge: judging.Chosen
+    judge: judges.Judge
+    previous: Sequence[str]
 
     def compute_mask(
         self, spec: generation_specs.GenerationSpec, path: Path, report: progress.Progress
@@ -94,7 +97,7 @@ class PreparedGenerator:
         verified = verification.verify(
             self.original,
             self.original.with_denoiser(denoiser),
-            self.judge.net,
+            self.judge,
             self._questions(),
             self._subject(spec, mask),
             self.plan.sampled,
@@ -108,6 +111,24 @@ class PreparedGenerator:
             "pictures": [_kept(name, content) for name, content in verified.pictures.items()],
         }
         return measured.model_copy(update={"evidence": evidence})
+
+    def _questions(self) -> questions.Questions:
+        forget, retain = (self.sets[name].texts for name in ("forget", "retain"))
+        images, seed = self.plan.sampled.images, self.plan.ladder[0].seed
+        if self.plan.kind == "samples":
+            return questions.of_samples(self.judge, retain, images, seed, self.previous)
+        if self.plan.kind == "class":
+            kept = sorted(set(retain) - {*forget, *self.previous})
+            return questions.of_class(sorted(set(forget)), kept, images, self.previous)
+        return questions.of_concepts(
+            self.judge,
+            forget,
+            retain,
+            self.plan.concept_targets,
+            images,
+            seed,
+            self.previous,
+        )
 
     def _data(self, report: progress.Progress) -> unlearn_contract.GenerationData:
         forget, retain = self.sets["forget"], self.sets["retain"]
@@ -171,7 +192,11 @@ class Generation:
         judge = self._judge(files, plan.dataset, listed, whole, lambda: report)
         sets = {name: whole.subset(rows) for name, rows in places.of_plan(plan, listed).items()}
         base_weights = storage.path_of(files[original.weights_file].digest)
-        return PreparedGenerator(plan, original, base_weights, sets, judge)
+        previous = [
+            *(listed.label_names[label] for label in plan.excluded_labels),
+            *(one.concept for one in plan.previous_targets),
+        ]
+        return PreparedGenerator(plan, original, base_weights, sets, judge, previous)
 
     def new_files(
         self, base: Sequence[artifacts.FileRef], unlearned: storage.Stored
@@ -193,7 +218,7 @@ class Generation:
         listed: samples.Listing,
         whole: data.CaptionedSet,
         begin: Callable[[], progress.Progress],
-    ) -> judging.Chosen:
+    ) -> judges.Judge:
         return judging.choose(
             files, dataset, listed, whole, exclusive=self._by == "label", begin=begin
         )
