@@ -130,8 +130,8 @@ def by_part(
     """Split what is named into concepts, whole classes and the rest.
 
     A class counts as whole when nothing of it is left in training: what is named here and what was
-    named before cover it; a model that is asked in words has none. ``labels`` maps sample ids to labels; ``by_concept`` are those of them
-    that the concepts name.
+    named before cover it. A model that is asked in words has no classes. ``labels`` maps sample
+    ids to labels; ``by_concept`` are those of them that the concepts name.
     """
     rest = {key: label for key, label in labels.items() if key not in by_concept}
     is_labelled = families.FAMILIES[models.family_of(model)].needs == "label"

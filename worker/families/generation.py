@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -19,6 +19,8 @@ from salun_core.diffusion import (
     data,
     folders,
     generator,
+    membership,
+    questions,
     tasks,
     verification,
 )
@@ -94,11 +96,12 @@ class PreparedGenerator:
         denoiser.load_state_dict(
             {name: tensor.float() for name, tensor in weights.read(unlearned).items()}
         )
+        asked = self._questions()
         verified = verification.verify(
             self.original,
             self.original.with_denoiser(denoiser),
             self.judge,
-            self._questions(),
+            asked,
             self._subject(spec, mask),
             self.plan.sampled,
             report,
@@ -107,7 +110,9 @@ class PreparedGenerator:
         evidence = {
             **measured.evidence,
             "method": json.loads(weights.read_metadata(unlearned)[_DETAIL]),
-            "concepts": [one.concept for one in self.plan.concept_targets],
+            "not_measured": _not_asked(asked),
+            "pools": {name: len(found) for name, found in self.sets.items()}
+            | {"previous": len(self.previous)},
             "pictures": [_kept(name, content) for name, content in verified.pictures.items()],
         }
         return measured.model_copy(update={"evidence": evidence})
@@ -130,12 +135,25 @@ class PreparedGenerator:
             self.previous,
         )
 
+    def _subject(self, spec: generation_specs.GenerationSpec, mask: Path) -> verification.Subject:
+        compared = None
+        if self.plan.kind == "samples":
+            forget, unseen = (
+                data.encode(self.original, found) for found in (self.sets["forget"], self.unseen)
+            )
+            compared = membership.SampleSets(forget, unseen)
+        family = cast("generation_specs.GenerativeFamily", self.plan.family)
+        return verification.Subject(self.plan.kind, family, _mask(mask), spec, compared)
+
+    @property
+    def unseen(self) -> data.CaptionedSet:
+        """What was never trained on: the holdout split, or the test split where there is none."""
+        return self.sets["holdout"] if len(self.sets["holdout"]) else self.sets["test"]
+
     def _data(self, report: progress.Progress) -> unlearn_contract.GenerationData:
         forget, retain = self.sets["forget"], self.sets["retain"]
         if self.plan.kind == "samples":
-            return tasks.of_samples(
-                self.original, forget, retain, self.sets["holdout"], report=report
-            )
+            return tasks.of_samples(self.original, forget, retain, self.unseen, report=report)
         if self.plan.kind == "class":
             return tasks.of_class(self.original, forget, retain, report=report)
         return tasks.of_concepts(
@@ -257,6 +275,17 @@ def _as_served(
         new = changed[name].cpu()
         served[name] = torch.where(new == tensor.float(), tensor, new.to(tensor.dtype))
     return served
+
+
+def _not_asked(asked: questions.Questions) -> dict[str, str]:
+    """Metrics that there can be no figure of, and why."""
+    found = {}
+    if not asked.paraphrases:
+        found["paraphrase_recall"] = "the model is not asked for what is forgotten in words"
+        found["adversarial_recall"] = found["paraphrase_recall"]
+    if not asked.compositions:
+        found["composition_shift"] = "nothing that is kept shares a word with what is forgotten"
+    return found
 
 
 def _kept(name: str, content: bytes) -> dict[str, Any]:
