@@ -22,3 +22,33 @@ class Checkpoints(Protocol):
 
 def silent(step: int, total_steps: int) -> None:
     """A progress function that does nothing."""
+
+
+def each(after_step: Callable[[], None]) -> Progress:
+    """A progress function for a part of which only the steps are counted."""
+
+    def report(_step: int, _total_steps: int) -> None:
+        after_step()
+
+    return report
+
+
+class Ticker:
+    """Counts the steps of parts that do not know of each other.
+
+    Args:
+        report: told of every step.
+        total: steps of all parts.
+    """
+
+    def __init__(self, report: Progress, total: int) -> None:
+        self._report, self._total, self._done = report, total, 0
+
+    def __call__(self) -> None:
+        """One step more.
+
+        Raises:
+            CancelledError: from ``report``.
+        """
+        self._done += 1
+        self._report(self._done, self._total)

@@ -16,6 +16,7 @@ import timm
 import torch
 
 from salun_core import (
+    change_records,
     comparison,
     confidence,
     images,
@@ -117,16 +118,19 @@ def verify(
     """
     started = time.perf_counter()
     compared = _comparison(config, splits, subject)
-    ticker = _Ticker(report, compared.count_steps(1, 1 if retrained is None else 2))
+    ticker = progress.Ticker(report, compared.count_steps(1, 1 if retrained is None else 2))
     before = compared.read_original(original, ticker)
     reference = None if retrained is None else compared.read(retrained, before, ticker)
     after = compared.read(unlearned, before, ticker)
     found = compared.compare(after, before, reference)
     state = masked_step.copy_state(original)
-    metrics = {"frozen_weights_unchanged": _frozen(state, unlearned, subject), **found.metrics}
+    frozen = change_records.frozen_weights_unchanged(
+        state, unlearned, subject.mask, subject.changed_buffers
+    )
+    metrics = {"frozen_weights_unchanged": frozen, **found.metrics}
     evidence = {
         **_evidence(config, splits, subject),
-        "weights_changed": _changed_share(state, unlearned),
+        "weights_changed": change_records.changed_share(state, unlearned),
         "group_shift": measures.group_shift(found.metrics, config.labels),
         "not_measured": dict(found.not_measured),
         "original": compared.compare(before, before).values,
@@ -159,7 +163,7 @@ def read_original(
         InvalidDataError, CancelledError: as for :func:`verify`.
     """
     compared = _comparison(config, splits, subject)
-    return compared.read_original(original, _Ticker(report, compared.count_steps(1, 0)))
+    return compared.read_original(original, progress.Ticker(report, compared.count_steps(1, 0)))
 
 
 def measure(
@@ -180,9 +184,9 @@ def measure(
     """
     compared = _comparison(config, splits, subject)
     if isinstance(original, comparison.Reading):
-        before, ticker = original, _Ticker(report, compared.count_steps(0, 1))
+        before, ticker = original, progress.Ticker(report, compared.count_steps(0, 1))
     else:
-        ticker = _Ticker(report, compared.count_steps(1, 1))
+        ticker = progress.Ticker(report, compared.count_steps(1, 1))
         before = compared.read_original(original, ticker)
     return dict(compared.compare(compared.read(net, before, ticker), before).metrics)
 
@@ -200,41 +204,6 @@ def _comparison(
     )
 
 
-class _Ticker:
-    def __init__(self, report: progress.Progress, total: int) -> None:
-        self._report, self._total, self._done = report, total, 0
-
-    def __call__(self) -> None:
-        self._done += 1
-        self._report(self._done, self._total)
-
-
-def _frozen(
-    state: Mapping[str, torch.Tensor], unlearned: torch.nn.Module, subject: Subject
-) -> specs.Measurement:
-    found = masked_step.changed_frozen_weights(
-        state, unlearned, subject.mask, subject.changed_buffers
-    )
-    return specs.Measurement(
-        value=float(not found),
-        target=1.0,
-        n=sum(tensor.numel() for tensor in state.values()),
-        detail={"changed": dict(list(found.items())[:20])},
-    )
-
-
-def _changed_share(state: Mapping[str, torch.Tensor], net: torch.nn.Module) -> dict[str, Any]:
-    """Share of weights whose bits changed, over all and per parameter; buffers not counted."""
-    counts, sizes = {}, {}
-    for name, parameter in net.named_parameters():
-        counts[name] = int(masked_step.differing(state[name], parameter).sum())
-        sizes[name] = parameter.numel()
-    return {
-        "share": sum(counts.values()) / sum(sizes.values()),
-        "per_layer": {name: counts[name] / sizes[name] for name in counts},
-    }
-
-
 def _evidence(config: specs.ClassifierConfig, splits: Splits, subject: Subject) -> dict[str, Any]:
     pools = {name: len(image_set) for name, image_set in splits.by_name().items()}
     if splits.previous_set is not None:
@@ -248,7 +217,7 @@ def _evidence(config: specs.ClassifierConfig, splits: Splits, subject: Subject) 
         "excluded_labels": list(subject.excluded_labels),
         "seed": subject.spec.seed,
         "spec": subject.spec.model_dump(mode="json"),
-        "mask": _mask_record(subject.mask),
+        "mask": change_records.mask_record(subject.mask),
         "changed_buffers": list(subject.changed_buffers),
         "attacks": {
             "logistic": "logistic regression on logit-scaled confidence; balanced retain and test",
@@ -263,18 +232,6 @@ def _evidence(config: specs.ClassifierConfig, splits: Splits, subject: Subject) 
             "scikit-learn": sklearn.__version__,
         },
         "threads": torch.get_num_threads(),  # other numbers give other last bits on a CPU
-    }
-
-
-def _mask_record(mask: masks.SaliencyMask | None) -> dict[str, Any] | None:
-    if mask is None:
-        return None
-    return {
-        "kind": mask.kind,
-        "requested_density": mask.requested_density,
-        "density": mask.density,
-        "zero_share": mask.zero_share,
-        "layer_density": mask.layer_density,
     }
 
 

@@ -1,0 +1,167 @@
+"""The metrics of a generator's report, from what a judge said of its pictures. Pure."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from salun_core import errors, specs
+from salun_core.diffusion import answers, frechet
+from salun_core.diffusion import judge as judges
+from salun_core.diffusion import questions as asking
+from salun_core.metrics import accuracy
+
+_Answers = Mapping[str, answers.Answer]
+
+
+def all_measurements(
+    own: _Answers, original: _Answers, judge: judges.Judge, questions: asking.Questions
+) -> dict[str, specs.Measurement]:
+    """Every metric that the pictures give; the original may be compared with itself.
+
+    Args:
+        own: of the net that is measured.
+        original: of the net before, for the same questions and noise.
+        judge: who looked at both.
+        questions: what was asked.
+
+    Returns:
+        Recalls are shares of pictures in which the judge sees what must be gone; accuracies are
+        means over groups of what is kept.
+    """
+    asked = questions.by_name()
+    hits = {name: answers.recognised(judge, own[name], asked[name]) for name in asked}
+    before = {name: answers.recognised(judge, original[name], asked[name]) for name in asked}
+    found = _kept(own["kept"], original["kept"], judge, questions)
+    if "forgotten" in hits:
+        found["unlearning_accuracy"] = _gone(hits["forgotten"], questions.forgotten)
+    if "previous" in hits:
+        found["previous_erasures"] = _gone(hits["previous"], questions.previous)
+    if "paraphrases" in hits:
+        recall = share(hits["paraphrases"], target=0.0)
+        prompts = _by(hits["paraphrases"], [q.prompt for q in questions.paraphrases])
+        found["paraphrase_recall"] = recall.model_copy(update={"detail": {"per_prompt": prompts}})
+    if "compositions" in hits:
+        drop, error = accuracy.paired_drop(before["compositions"], hits["compositions"])
+        found["composition_shift"] = specs.Measurement(
+            value=drop, target=0.0, standard_error=error, n=len(hits["compositions"])
+        )
+    if answers.UNCONDITIONAL in own and questions.concepts:
+        found["unconditional_recall"] = _unasked(own, original, judge, questions.concepts)
+    return found
+
+
+def share(hits: torch.Tensor, target: float | None = None) -> specs.Measurement:
+    """The share of true values, with its binomial standard error."""
+    value = hits.double().mean().item()
+    return specs.Measurement(
+        value=value,
+        target=target,
+        standard_error=accuracy.share_standard_error(value, len(hits)),
+        n=len(hits),
+    )
+
+
+def group_accuracies(
+    answer: answers.Answer, judge: judges.Judge, asked: Sequence[asking.Question]
+) -> dict[str, torch.Tensor]:
+    """By term: whether each picture that was asked for with it shows it, bool (n,)."""
+    groups: dict[str, torch.Tensor] = {}
+    members: dict[str, list[int]] = {}
+    for row, question in enumerate(asked):
+        for term in judge.terms_of(question.subject):
+            members.setdefault(term, []).append(row)
+    for term in sorted(members):
+        groups[term] = answer.reading.told[members[term], judge.terms.index(term)]
+    return groups
+
+
+def goes_to(
+    own: answers.Answer, original: answers.Answer, judge: judges.Judge
+) -> dict[str, dict[str, float]]:
+    """What the judge says of the pictures for what is forgotten: share by term, before and after.
+
+    That they left is one thing, where to another: retraining spreads them (arXiv 2604.08111).
+    """
+    return {
+        "before": dict(answers.shares(judge, original)),
+        "after": dict(answers.shares(judge, own)),
+    }
+
+
+def _kept(
+    own: answers.Answer,
+    original: answers.Answer,
+    judge: judges.Judge,
+    questions: asking.Questions,
+) -> dict[str, specs.Measurement]:
+    after = group_accuracies(own, judge, questions.kept)
+    before = group_accuracies(original, judge, questions.kept)
+    if not after:
+        raise errors.InvalidDataError("got nothing that is kept, expected at least one question")
+    means = {name: _means(groups) for name, groups in (("after", after), ("before", before))}
+    paired = accuracy.paired_drop(torch.cat([*before.values()]), torch.cat([*after.values()]))
+    return {
+        "retain_accuracy": specs.Measurement(
+            value=sum(means["after"].values()) / len(after),
+            target=sum(means["before"].values()) / len(before),
+            standard_error=paired[1],
+            n=len(questions.kept),
+            detail={"per_group": means["after"], "per_group_before": means["before"]},
+        ),
+        "max_group_drop": _max_drop(before, after),
+        "feature_distance": specs.Measurement(
+            value=frechet.distance(original.reading.features, own.reading.features),
+            n=len(questions.kept),
+            detail={
+                "features": "the judge's last layer, covariances shrunk; not FID",
+                "width": own.reading.features.shape[1],
+            },
+        ),
+    }
+
+
+def _means(groups: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    return {name: hits.double().mean().item() for name, hits in groups.items()}
+
+
+def _max_drop(
+    before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]
+) -> specs.Measurement:
+    """The drop of the group whose drop exceeds its sampling error most."""
+    drops = {name: accuracy.paired_drop(before[name], after[name]) for name in before}
+    worst = max(drops, key=lambda name: drops[name][0] - specs.Z * drops[name][1])
+    return specs.Measurement(
+        value=drops[worst][0],
+        target=0.0,
+        standard_error=drops[worst][1],
+        n=len(after[worst]),
+        detail={"group": worst, "drops": {name: drop for name, (drop, _) in drops.items()}},
+    )
+
+
+def _gone(hits: torch.Tensor, asked: Sequence[asking.Question]) -> specs.Measurement:
+    recalls = _by(hits, [question.subject for question in asked])
+    return share(~hits, target=1.0).model_copy(update={"detail": {"recall_per_concept": recalls}})
+
+
+def _unasked(
+    own: _Answers, original: _Answers, judge: judges.Judge, concepts: Sequence[str]
+) -> specs.Measurement:
+    """No target: how much of it a retrained net would draw unasked depends on the data."""
+    after, before = (
+        share(_any_of(found[answers.UNCONDITIONAL], judge, concepts)) for found in (own, original)
+    )
+    return after.model_copy(update={"detail": {"original": before.value}})
+
+
+def _any_of(answer: answers.Answer, judge: judges.Judge, concepts: Sequence[str]) -> torch.Tensor:
+    told = answer.reading.told
+    return torch.stack([told[:, judge.columns(one)].all(dim=1) for one in concepts]).any(dim=0)
+
+
+def _by(hits: torch.Tensor, names: Sequence[str]) -> dict[str, float]:
+    """The share of true values for each name."""
+    rows: dict[str, list[float]] = {}
+    for name, hit in zip(names, hits.tolist(), strict=True):
+        rows.setdefault(name, []).append(float(hit))
+    return {name: sum(values) / len(values) for name, values in rows.items()}
