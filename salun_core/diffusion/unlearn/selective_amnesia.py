@@ -21,7 +21,7 @@ from salun_core.unlearn import contract as results
 
 _NOISE_PICTURES = 256  # encoded once; their latents are noised anew at every step
 _ENCODED_AT_ONCE = 32
-_FISHER_BATCHES, _FISHER_BATCH = 128, 8  # 1,024 samples of the retain set, with replacement
+_FISHER_SAMPLES = 1024  # of the retain set, drawn with replacement
 
 
 def unlearn(
@@ -40,7 +40,7 @@ def unlearn(
     weight = results.given(spec.alpha, "alpha") * math.prod(generator.latent_size)
     parts = loss_parts.Parts(generator, data, spec)
     free = free_weights.FreeWeights(generator.denoiser, mask)
-    fisher = fisher_diagonal(generator, data.retain, free, spec.seed)
+    fisher = fisher_diagonal(generator, data.retain, free, spec)
     original = {name: p.detach().clone() for name, p in free.parameters.items()}
     noise = _noise_latents(generator, spec.seed)
 
@@ -62,30 +62,31 @@ def unlearn(
             "drift": weight * drift,
         }
 
-    detail = {"fisher_samples": _FISHER_BATCHES * _FISHER_BATCH}
-    return loop.train(generator, mask, spec, losses, report, checkpoints, detail)
+    return loop.train(generator, mask, spec, losses, report, checkpoints)
 
 
 def fisher_diagonal(
     generator: generators.Generator,
     kept: datasets.EncodedSet,
     free: free_weights.FreeWeights,
-    seed: int,
+    spec: generation_specs.GenerationSpec,
 ) -> dict[str, torch.Tensor]:
     """The mean over samples of (∂L/∂θ)², by name, for the free weights; 0 where they are frozen.
 
-    Estimated from gradients of batches, B · E[g²] for batches of B = 8: exact in expectation where
-    the mean gradient is 0, as it is for a trained net.
+    Estimated from the gradients g of batches of B = ``spec.retain_batch_size``, 1,024 samples in
+    all, as B · E[g²]: right in expectation where the mean gradient is 0, as a trained net's is.
 
     Raises:
         NonFiniteLossError: a gradient is not finite.
     """
     schedule = denoising.Schedule(generator)
-    random = randomness.generator(seed, "fisher")
+    random = randomness.generator(spec.seed, "fisher")
     net = generator.denoiser
     found = {name: torch.zeros_like(p) for name, p in free.parameters.items()}
-    for _ in range(_FISHER_BATCHES):
-        rows = loop.choose(len(kept), _FISHER_BATCH, random)
+    size = spec.retain_batch_size
+    batches = -(-_FISHER_SAMPLES // size)
+    for _ in range(batches):
+        rows = loop.choose(len(kept), size, random)
         noised = schedule.noise(kept.latents[rows], random)
         with modes.evaluating(net), modes.own_gradients(net):
             loss = denoising.sample_losses(generator, noised, kept.conditions(rows)).mean()
@@ -93,7 +94,7 @@ def fisher_diagonal(
             for name, parameter in free.parameters.items():
                 if parameter.grad is not None:
                     gradient = free.without_frozen(name, parameter.grad)
-                    found[name].addcmul_(gradient, gradient, value=_FISHER_BATCH / _FISHER_BATCHES)
+                    found[name].addcmul_(gradient, gradient, value=size / batches)
     for name, diagonal in found.items():
         if not bool(torch.isfinite(diagonal).all()):
             raise errors.NonFiniteLossError(f"the gradient of {name} is not finite")
