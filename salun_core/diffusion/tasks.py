@@ -125,12 +125,18 @@ def prompts_of(concept: specs.ConceptTarget) -> tuple[str, ...]:
 
 
 def replace(text: str, concepts: Sequence[specs.ConceptTarget]) -> str:
-    """The text with every concept replaced; with only the replacement where none is named."""
+    """The text with every concept replaced; the longer phrase first where two overlap.
+
+    A text that names none becomes the replacement of the concept whose prompt it is.
+    """
     changed = text
-    for concept in concepts:
+    for concept in sorted(concepts, key=lambda concept: -len(concept.concept)):
         literal = concept.replacement.replace("\\", r"\\")
         changed = phrases.pattern(concept.concept).sub(literal, changed)
-    return changed if changed != text else concepts[0].replacement
+    if changed != text:
+        return changed
+    asked = next((concept for concept in concepts if text in concept.prompts), concepts[0])
+    return asked.replacement
 
 
 def _joined(first: datasets.CaptionedSet, second: datasets.CaptionedSet) -> datasets.CaptionedSet:

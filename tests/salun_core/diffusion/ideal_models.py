@@ -73,7 +73,7 @@ class _TextEncoder(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         count = len(WORDS) + 3
-        self.words = torch.nn.Embedding.from_pretrained(torch.eye(count))
+        self.words = torch.nn.Embedding(count, count, _weight=torch.eye(count))
 
     def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor]:
         return (self.words(tokens),)

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from typing import Any
 
 import pytest
 import torch
@@ -24,13 +25,13 @@ TEXTS = ideal_models.captioned(1, 0).texts
 RED = specs.ConceptTarget(kind="concept", concept="red", replacement="green")
 
 
-def subject(kind: specs.ForgetKind, **fields: object) -> verification.Subject:
+def subject(kind: specs.ForgetKind, **fields: Any) -> verification.Subject:
     family: generation_specs.GenerativeFamily = (
         "text_to_image" if kind == "concept" else "class_conditional_diffusion"
     )
     return verification.Subject(
         kind=kind, family=family, mask=None, spec=generation_specs.default_spec(kind), **fields
-    )  # type: ignore[arg-type]
+    )
 
 
 def without_bars(model: class_conditional.ClassConditional) -> class_conditional.ClassConditional:
@@ -53,12 +54,12 @@ def without_red(model: text_to_image.TextToImage) -> text_to_image.TextToImage:
 
 def verify_class(
     unlearned: class_conditional.ClassConditional,
-    **options: object,
+    **options: Any,
 ) -> verification.Verified:
     return verification.verify(
         ideal_models.told_classes(), unlearned, ideal_judges.of_classes(), CLASS,
         subject("class"), SAMPLING, **options,
-    )  # type: ignore[arg-type] # fmt: skip
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +195,7 @@ def test_samples_are_told_from_unseen_ones_by_how_well_they_are_denoised() -> No
     model = ideal_models.told_classes()
     known = ideal_models.labelled(6, 0)
     held = data.encode(model, ideal_models.labelled(6, 1))
-    clean = model.denoiser.pictures.detach()[held.rows]  # type: ignore[index,operator]
+    clean = model.denoiser.pictures.detach()[held.rows]  # type: ignore[operator]
     exact = data.EncodedSet(clean, held.rows, held.table, held.texts)
     asked = questions.of_samples(ideal_judges.of_classes(), known.texts, 4, 0)
     sets = membership.SampleSets(exact, held)
