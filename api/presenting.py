@@ -121,6 +121,11 @@ def batch(session: orm.Session, row: tables.Batch) -> schemas.BatchOut:
         .select_from(tables.Erasure)
         .where(tables.Erasure.batch_id == row.id)
     )
+    concepts = session.scalars(
+        sa.select(tables.ConceptErasure.concept)
+        .where(tables.ConceptErasure.batch_id == row.id)
+        .order_by(tables.ConceptErasure.concept)
+    ).all()
     return schemas.BatchOut.model_validate(
         {
             "id": row.id,
@@ -131,6 +136,7 @@ def batch(session: orm.Session, row: tables.Batch) -> schemas.BatchOut:
             "sealed_at": row.sealed_at,
             "requests": len(batches.members(session, row.id)),
             "samples": samples or 0,
+            "concepts": concepts,
             "method": row.method,
             "job_id": None if newest is None else newest.id,
             "result_version": row.result_version,

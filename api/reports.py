@@ -40,7 +40,7 @@ def answer(
         return responses.JSONResponse(dict(report), headers=_HEADERS)
 
     # Loads matplotlib, which an API that is never asked for a page does not need.
-    from service import report_page
+    from service import report_page, report_pictures
 
     return page(
         report_page.render(
@@ -49,7 +49,8 @@ def answer(
                 "version": version.number,
                 "created_at": version.created_at,
                 "manifest_digest": version.manifest_digest,
-            }
+            },
+            report_pictures.read(report),
         ),
         report_page.CONTENT_SECURITY_POLICY,
     )

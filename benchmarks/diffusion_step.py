@@ -30,14 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     console = figures.console()
     evidence = figures.surroundings()
-    subject = _Subject()
+    subject = Subject()
     with console.status("measuring steps of a diffusion model"):
         found = _figures(subject, options.runs)
     evidence["subject"] = f"UNet2DModel, {subject.weight_count:,} weights, 4 x 8 x 8, one thread"
     return figures.conclude(console, "SalUn step of a diffusion model", found, evidence, options)
 
 
-class _Subject:
+class Subject:
+    """A small class-conditional model, random pictures, and SalUn's mask of it."""
+
     def __init__(self) -> None:
         with randomness.seeded(0):
             net = diffusers.UNet2DModel(
@@ -64,7 +66,7 @@ class _Subject:
         self.data = tasks.of_class(self.generator, forget, retain)
         self.spec = generation_specs.GenerationSpec(steps=_STEPS)
         self.mask = methods.mask_for(self.generator, self.data, self.spec)
-        self.batch = self.spec.forget_batch_size + self.spec.retain_batch_size
+        self.batch_size = self.spec.forget_batch_size + self.spec.retain_batch_size
 
     def masked(self) -> None:
         """A run of SalUn."""
@@ -93,13 +95,15 @@ class _Subject:
             self.generator.denoiser(latents, steps, classes)
 
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        rows = torch.arange(self.batch)
+        rows = torch.arange(self.batch_size)
         return self.data.retain.latents[rows], rows, rows % len(_CLASSES)
 
+    def copied(self) -> class_conditional.ClassConditional:
+        """The model around a copy of its net."""
+        return self.generator.with_denoiser(copy.deepcopy(self.generator.denoiser))
+
     def _run(self, spec: generation_specs.GenerationSpec, *, masked: bool) -> None:
-        net = copy.deepcopy(self.generator.denoiser)
-        generator = self.generator.with_denoiser(net)
-        methods.unlearn(generator, self.data, self.mask if masked else None, spec)
+        methods.unlearn(self.copied(), self.data, self.mask if masked else None, spec)
 
 
 def _pictures(classes: Sequence[str], count: int) -> data.CaptionedSet:
@@ -110,7 +114,7 @@ def _pictures(classes: Sequence[str], count: int) -> data.CaptionedSet:
     return data.CaptionedSet(images.Pictures(pictures, torch.arange(count)), texts, ids)
 
 
-def _figures(subject: _Subject, runs: int) -> list[figures.Figure]:
+def _figures(subject: Subject, runs: int) -> list[figures.Figure]:
     mask_costs = turns.ratios(subject.masked, subject.unmasked, runs)
     beside_bare = turns.ratios(subject.masked, subject.bare, runs)
     forwards = turns.ratios(subject.bare, subject.forward, runs)

@@ -15,7 +15,7 @@ import rich.console
 import torch
 
 from client import errors
-from demo import checking, walk
+from demo import ending, walk
 
 
 def main() -> int:
@@ -38,21 +38,7 @@ def main() -> int:
     except errors.ClientError as error:
         console.print(f"[bold red]the demo stopped:[/] {error}")
         return 1
-    return _summary(console, checks, out, time.monotonic() - began)
-
-
-def _summary(
-    console: rich.console.Console, checks: list[checking.Check], out: Path, run_seconds: float
-) -> int:
-    console.rule("checks")
-    for check in checks:
-        mark = "[green]✓[/]" if check.held else "[red]✗[/]"
-        console.print(f"{mark} {check.name}: {check.found}")
-    held = sum(check.held for check in checks)
-    pictures = ", ".join(str(path) for path in sorted(out.glob("*.png")))
-    console.print(f"\npictures: {pictures}")
-    console.print(f"{held} of {len(checks)} checks held in {run_seconds:.0f} s; nothing runs on")
-    return 0 if checks and held == len(checks) else 1
+    return ending.tell(console, checks, out, time.monotonic() - began)
 
 
 if __name__ == "__main__":

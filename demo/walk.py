@@ -1,22 +1,17 @@
 """The demo's story: train, serve, forget samples, forget a class, pull, check."""
 
-import contextlib
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import rich.console
-import rich.progress
 import torch
 
-from client import http, reports, transfer, waiting
+from client import http, reports
 from client import pull as puller
 from client.local import stack
-from demo import checking, digits, nets, pictures, tables
+from demo import chapters, checking, digits, nets, pictures, tables
 from salun_core import architectures, images, preprocessing, specs, verification
-from salun_core import progress as core_progress
 
 MODEL, DATASET, CLASS = "digits", "mnist-5k", "seven"
 FORGET_COUNT = 50  # 5 % of the training set
@@ -25,133 +20,97 @@ RECOGNISABLE = 0.65  # AUC of the base net between trained and unseen digits: th
 TEST_DROP = 0.025  # how far the pulled net may fall behind the original on the other digits
 
 
-class Walk:
-    """Carries what the chapters share."""
+class Walk(chapters.Chapters):
+    """The demo of a classifier."""
 
     def __init__(self, console: rich.console.Console, out: Path) -> None:
-        self._console, self._out = console, out
+        super().__init__(console, out)
         self._data = digits.load()
         self._decode = preprocessing.Preprocessing(nets.config().pretrained_cfg)
-        self._checks: list[checking.Check] = []
         self._erased: set[str] = set()
 
     def go(self, data_dir: Path, port: int) -> list[checking.Check]:
         """Every chapter in order; returns what was checked."""
-        self._console.rule("1  a net that knows its training data by heart")
-        with self._steps("training") as report:
+        self.console.rule("1  a net that knows its training data by heart")
+        with self.steps("training") as report:
             original = nets.train(self._set("train"), report)
-        nets.save(original, self._out / "base")
-        digits.write_parquet(self._data, self._out / "mnist-5k.parquet")
+        nets.save(original, self.out / "base")
+        digits.write_parquet(self._data, self.out / "mnist-5k.parquet")
 
-        self._console.rule("2  the service: PostgreSQL, Valkey, API, workers")
+        self.console.rule("2  the service: PostgreSQL, Valkey, API, workers")
         with (
-            self._service(data_dir, port) as running,
+            self.service(data_dir, port) as running,
             http.Api(running.base_url, running.admin_key) as api,
         ):
             self._register(api)
-            self._console.rule(f"3  forget {FORGET_COUNT} samples")
+            self.console.rule(f"3  forget {FORGET_COUNT} samples")
             chosen = digits.choose(self._data, FORGET_COUNT)
             self._forget(api, original, {"kind": "sample", "ids": chosen}, set(chosen))
-            self._console.rule(f"4  forget the class {CLASS!r}")
+            self.console.rule(f"4  forget the class {CLASS!r}")
             named = {d.sample_id for d in self._of("train") if d.label == CLASS}
-            folder = checking.pull(running, MODEL, self._out / "hub")
+            folder = checking.pull(running, MODEL, self.out / "hub")
             served = architectures.load(nets.config(), folder / "model.safetensors")
             self._forget(api, served, {"kind": "class", "label": CLASS}, named)
-            self._console.rule("5  pull what is served, with the tools you have")
+            self.console.rule("5  pull what is served, with the tools you have")
             self._pull(running, api, chosen)
-        return self._checks
+        return self.checks
 
     # --- chapters ---------------------------------------------------------------------------
 
     def _register(self, api: http.Api) -> None:
-        parquet = transfer.push(api, [self._out / "mnist-5k.parquet"])
-        api.post("/v1/datasets", {"name": DATASET, "files": [item.digest for item in parquet]})
-        ready = waiting.until(
-            api,
-            f"/v1/datasets/{DATASET}",
-            lambda body: body["status"] != "ingesting",
-            title="ingesting",
-            as_json=False,
-        )
-        self._console.print(f"dataset {DATASET}: {ready['status']}, {ready['splits']}")
-        api.post("/v1/models", {"name": MODEL, "family": "classifier", "dataset": DATASET})
-        paths = sorted((self._out / "base").iterdir())
-        files = [
-            {"path": item.path.name, "digest": item.digest, "size": item.size_bytes}
-            for item in transfer.push(api, paths)
-        ]
-        version = api.post(f"/v1/models/{MODEL}/versions", {"files": files}, timeout=120.0)
-        path = f"/v1/models/{MODEL}/versions/{version['version']}"
-        published = waiting.until(
-            api,
-            path,
-            lambda body: body["state"] != "staged",
-            title="validating",
-            as_json=False,
-        )
-        self._console.print(f"model {MODEL}: version 1 {published['state']}")
+        self.register_dataset(api, DATASET, self.out / "mnist-5k.parquet")
+        body = {"name": MODEL, "family": "classifier", "dataset": DATASET}
+        self.register_model(api, body, self.out / "base")
 
     def _forget(
         self, api: http.Api, before: torch.nn.Module, target: dict[str, Any], named: set[str]
     ) -> None:
         kind = target["kind"]
-        state = api.post(
-            "/v1/forget-requests",
-            {"model": MODEL, "targets": [target]},
-            headers={"Idempotency-Key": str(uuid.uuid4())},
-        )
-        self._console.print(f"POST /v1/forget-requests -> 202, {state['targets_summary']}")
-        ended = waiting.forget_request(api, state["id"], as_json=False)
-        report = api.get(f"/v1/forget-requests/{state['id']}/report")
-        held = ended["status"] == "completed" and report["verdict"]["passed"]
-        found = ended["status"] if held else f"{ended['reason']}: {report['verdict']['failures']}"
-        self._check(f"{kind} request", held, found)
+        state, report, _ = self.forget(api, MODEL, target)
         if kind == "sample":
             known = report["evidence"]["original"]["forget_holdout_auc"]
             found = f"{known:.3f}, expected at least {RECOGNISABLE}"
-            self._check("base net: samples are recognised (AUC)", known >= RECOGNISABLE, found)
+            self.check("base net: samples are recognised (AUC)", known >= RECOGNISABLE, found)
 
         retrained, seconds = self._retrain(named)
         measured = verification.measure(
             retrained, before, nets.config(), self._splits(named), _subject(kind, report)
         )
-        self._console.print(tables.before_after(f"{kind} request", report, measured, seconds))
+        self.console.print(tables.before_after(f"{kind} request", report, measured, seconds))
         title = f"{kind} request: {len(named)} digits"
-        pictures.confidence(report, title, self._out / f"{kind}-confidence.png")
-        pictures.layer_density(report, title, self._out / f"{kind}-mask-density.png")
+        pictures.confidence(report, title, self.out / f"{kind}-confidence.png")
+        pictures.layer_density(report, title, self.out / f"{kind}-mask-density.png")
         page = reports.page(api, f"/v1/forget-requests/{state['id']}/report")
-        reports.write_page(page, self._out / f"{kind}-report.html")
+        reports.write_page(page, self.out / f"{kind}-report.html")
         self._erased |= named
 
     def _pull(self, running: stack.Running, api: http.Api, chosen: list[str]) -> None:
-        folder = checking.pull(running, MODEL, self._out / "hub")
-        self._console.print(f"huggingface_hub.snapshot_download -> {folder.name}")
+        folder = checking.pull(running, MODEL, self.out / "hub")
+        self.console.print(f"huggingface_hub.snapshot_download -> {folder.name}")
         pointer = api.get(f"/v1/models/{MODEL}/aliases/production")
         files = api.get(f"/v1/models/{MODEL}/versions/{pointer['version']}/manifest")["files"]
         same = all(checking.digest(folder / file["path"]) == file["digest"] for file in files)
-        self._check("pulled files hash to the manifest", same, f"version {pointer['version']}")
+        self.check("pulled files hash to the manifest", same, f"version {pointer['version']}")
 
-        puller.pull(api, MODEL, "production", self._out / "served")
-        ours = checking.digest(self._out / "served" / "model.safetensors")
+        puller.pull(api, MODEL, "production", self.out / "served")
+        ours = checking.digest(self.out / "served" / "model.safetensors")
         theirs = checking.digest(folder / "model.safetensors")
-        self._check("salun pull fetched the same weights", ours == theirs, ours[:12])
+        self.check("salun pull fetched the same weights", ours == theirs, ours[:12])
 
         train = [digit for digit in self._of("train") if digit.label == CLASS]
         test = [digit for digit in self._of("test") if digit.label == CLASS]
         left = max(checking.accuracy(folder, train), checking.accuracy(folder, test))
-        self._check(f"pulled net names {CLASS!r}", left <= CLASS_LIMIT, f"{left:.1%} of them")
+        self.check(f"pulled net names {CLASS!r}", left <= CLASS_LIMIT, f"{left:.1%} of them")
         kept = [digit for digit in self._of("test") if digit.label != CLASS]
-        base, now = (checking.accuracy(path, kept) for path in (self._out / "base", folder))
+        base, now = (checking.accuracy(path, kept) for path in (self.out / "base", folder))
         found = f"{now:.1%}, the base net {base:.1%}"
-        self._check("pulled net on other test digits", now >= base - TEST_DROP, found)
+        self.check("pulled net on other test digits", now >= base - TEST_DROP, found)
         gone = set(chosen)
         erased = [d for d in self._of("train") if d.sample_id in gone and d.label != CLASS]
         unseen = [d for d in self._of("holdout") if d.label != CLASS]
         auc, allowed = checking.separation(folder, erased, unseen)
         found = f"{auc:.3f}, allowed 0.5 ± {allowed:.3f}"
-        self._check(
-            "pulled net: erased samples look unseen (AUC)", abs(auc - 0.5) <= allowed, found
-        )
+        self.check("pulled net: erased samples look unseen (AUC)", abs(auc - 0.5) <= allowed, found)
 
     # --- shared -----------------------------------------------------------------------------
 
@@ -160,7 +119,7 @@ class Walk:
         gone = self._erased | named
         kept = [digit for digit in self._of("train") if digit.sample_id not in gone]
         began = time.monotonic()
-        with self._steps("retraining without the data, to compare") as report:
+        with self.steps("retraining without the data, to compare") as report:
             net = nets.train(digits.image_set(kept, self._decode), report, seed=1)
         return net, time.monotonic() - began
 
@@ -182,28 +141,6 @@ class Walk:
 
     def _set(self, split: str) -> images.ImageSet:
         return digits.image_set(self._of(split), self._decode)
-
-    def _check(self, name: str, held: bool, found: str) -> None:
-        self._checks.append(checking.Check(name, held, found))
-
-    @contextlib.contextmanager
-    def _service(self, data_dir: Path, port: int) -> Iterator[stack.Running]:
-        with contextlib.ExitStack() as up:
-            with self._console.status("starting"):
-                running = up.enter_context(stack.running(data_dir, port=port))
-            self._console.print(f"up at {running.base_url}, logs in {running.folder.logs}")
-            yield running
-
-    @contextlib.contextmanager
-    def _steps(self, title: str) -> Iterator[core_progress.Progress]:
-        columns = rich.progress.Progress(
-            *rich.progress.Progress.get_default_columns(),
-            rich.progress.MofNCompleteColumn(),
-            console=self._console,
-        )
-        with columns:
-            task = columns.add_task(title, total=None)
-            yield lambda step, total: columns.update(task, completed=step, total=total)
 
 
 def _subject(kind: str, report: dict[str, Any]) -> verification.Subject:

@@ -41,7 +41,7 @@ class GenerationSpec(specs.Recipe):
     moving average of the weights that is kept as the result; 0 keeps the last. ``condition_drop``
     is the share of the retain batch that is learnt without a condition. ``alpha`` is η of ``esd``,
     λ of ``selective_amnesia`` and the weight of the kept prompts in ``uce``; ``None`` for all
-    others.
+    others. ``esd``, ``forget_me_not`` and ``uce`` have no retain term, ``uce`` takes no steps.
     """
 
     method: MethodName = "salun"
@@ -95,6 +95,8 @@ def default_spec(
     fixed = _PAPERS.get(method, {})
     if method == "salun" and kind == "samples":
         fixed = {"targets": "matched"}
+    if method == "esd" and kind != "concept":  # a net without texts has no cross-attention
+        fixed = {**fixed, "trainable": "all"}
     return GenerationSpec.model_validate({"method": method, "seed": seed, **fixed})
 
 
@@ -104,15 +106,17 @@ _PAPERS: Mapping[str, Mapping[str, Any]] = {
     "random_label": _BARE,
     "esd": {  # arXiv 2303.07345
         **_BARE, "steps": 1000, "learning_rate": 1e-5, "decay": "constant",
-        "trainable": "cross_attention", "weight_average": 0.0,
+        "trainable": "cross_attention", "weight_average": 0.0, "retain_weight": 0.0,
     },
     "forget_me_not": {  # arXiv 2303.17591
         **_BARE, "steps": 35, "learning_rate": 2e-6, "decay": "constant",
-        "trainable": "cross_attention", "weight_average": 0.0,
+        "trainable": "cross_attention", "weight_average": 0.0, "retain_weight": 0.0,
     },
     "selective_amnesia": {**_BARE, "learning_rate": 1e-5, "retain_weight": 1.0},  # 2305.10120
     "gradient_ascent": {**_BARE, "steps": 100, "learning_rate": 1e-5},
-    "uce": {**_BARE, "trainable": "cross_attention", "steps": 1},  # arXiv 2308.14761
+    "uce": {  # arXiv 2308.14761
+        **_BARE, "trainable": "cross_attention", "steps": 1, "retain_weight": 0.0,
+    },
     "retrain": {
         **_BARE, "steps": 1600, "learning_rate": 2e-3, "weight_average": 0.995,
         "retain_batch_size": 64, "retain_weight": 1.0,

@@ -12,6 +12,8 @@ from salun_core import errors, generation_specs
 
 INDEX = "model_index.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
+_CODE_KEYS = ("auto_map", "custom_pipeline", "custom_pipelines")
+_LIBRARIES = ("diffusers", "transformers", "stable_diffusion", None)
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 _PREDICTIONS = ("epsilon", "v_prediction")
 # All of these describe the same noise; sampling and training use DDIM's and DDPM's formulas.
@@ -131,6 +133,13 @@ def _read_index(
     index = read_json(INDEX)
     if not isinstance(index, Mapping):
         raise errors.InvalidConfigError(f"{INDEX}: expected an object")
+    _refuse_code(INDEX, index)
+    for name, entry in index.items():
+        if isinstance(entry, list) and len(entry) == 2 and entry[0] not in _LIBRARIES:
+            raise errors.InvalidConfigError(
+                f"{INDEX}: got {name} from {str(entry[0])[:80]!r}, expected "
+                f"{' or '.join(map(str, _LIBRARIES))}"
+            )
     expected = _PIPELINES[family]
     if index.get("_class_name") not in expected:
         raise errors.InvalidConfigError(
@@ -143,6 +152,7 @@ def _read_index(
 def _checked(component: Component, config: Any, entry: Any) -> Mapping[str, Any]:  # noqa: ANN401
     if not isinstance(config, Mapping):
         raise errors.InvalidConfigError(f"{component.config}: expected an object")
+    _refuse_code(component.config, config)
     key = {"text_encoder/config.json": "architectures", _TOKENIZER.config: "tokenizer_class"}
     got = config.get(key.get(component.config, "_class_name"))
     named = got[0] if isinstance(got, list) and got else got
@@ -157,6 +167,15 @@ def _checked(component: Component, config: Any, entry: Any) -> Mapping[str, Any]
             f"expected {' or '.join(component.classes)}"
         )
     return config
+
+
+def _refuse_code(path: str, config: Mapping[str, Any]) -> None:
+    for key in _CODE_KEYS:
+        if key in config:
+            raise errors.InvalidConfigError(
+                f"{path}: got {key}, which names code; expected classes of diffusers and "
+                "transformers alone"
+            )
 
 
 def _check_schedule(config: Mapping[str, Any]) -> None:

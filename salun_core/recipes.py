@@ -19,6 +19,15 @@ _RETRAIN_SHARE = 0.4
 _MOST_EPOCHS = 1000
 
 
+def parse(recipe: Mapping[str, Any]) -> specs.UnlearningSpec:
+    """A recipe that was kept.
+
+    Raises:
+        pydantic.ValidationError: it is none of this family's.
+    """
+    return specs.UnlearningSpec.model_validate(recipe)
+
+
 def check(pinned: Mapping[str, Any]) -> None:
     """Whether these fields of a recipe can be pinned, whatever is to be forgotten.
 
@@ -51,15 +60,20 @@ def first(
 
 
 def ladder(
-    kind: specs.ForgetKind, forget_count: int, retain_count: int, pinned: Mapping[str, Any]
+    kind: specs.ForgetKind,
+    forget_count: int,
+    retain_count: int,
+    pinned: Mapping[str, Any],
+    *,
+    retrain: bool = True,
 ) -> tuple[specs.UnlearningSpec, ...]:
     """The recipes to try, one after another, until a result passes.
 
     After the first come twice the epochs (none left out by an early stop), then all weights free
     to change, then retraining, which forgets by construction; where a large share is forgotten
     retraining comes first, because unlearning would cost as much and come less near. Where the
-    caller pinned the method only that method is tried; where they pinned epochs, density or mask,
-    rungs that would only change these are left out.
+    caller pinned the method only that method is tried, and without ``retrain`` no retraining; where
+    they pinned epochs, density or mask, rungs that would only change these are left out.
     """
     base = first(kind, forget_count, retain_count, pinned)
     if base.method != "salun":
@@ -73,7 +87,7 @@ def ladder(
         if not more.keys() & pinned.keys()
     ]
     unlearning = (base, *changed)
-    if "method" in pinned:
+    if "method" in pinned or not retrain:
         return unlearning
     retraining = (specs.default_spec(kind, method="retrain", seed=base.seed),)
     if forget_count > _RETRAIN_SHARE * (forget_count + retain_count):

@@ -71,8 +71,33 @@ _PREVIOUS: dict[str, Gate] = {
 }
 
 
+_GENERATION: dict[str, Gate] = {
+    "frozen_weights_unchanged": _UTILITY["frozen_weights_unchanged"],
+    "retain_accuracy": Gate(tolerance=0.02, side="not_below"),
+}
+# Of a concept or a class, among the pictures that a generator draws for it.
+_GENERATED: dict[str, Gate] = {
+    **_GENERATION,
+    "unlearning_accuracy": Gate(tolerance=0.02, side="not_below", target=1.0),
+    "max_group_drop": Gate(tolerance=0.05, side="not_above", target=0.0),
+    # Not every model is asked in words.
+    "paraphrase_recall": Gate(tolerance=0.02, side="not_above", target=0.0, if_measurable=True),
+    "composition_shift": Gate(tolerance=0.03, side="not_above", target=0.0, if_measurable=True),
+}
+_GENERATED_SAMPLES: dict[str, Gate] = {
+    **_GENERATION,
+    "forget_holdout_auc": Gate(tolerance=0.05, target=0.5),
+}
+_GENERATED_PREVIOUS: dict[str, Gate] = {
+    "previous_erasures": Gate(tolerance=0.02, side="not_below", target=1.0),
+}
+_ADVERSARIAL: dict[str, Gate] = {
+    "adversarial_recall": Gate(tolerance=0.02, side="not_above", target=0.0, if_measurable=True),
+}
+
+
 class AcceptancePolicy(specs.Spec):
-    """The gates of a model line, by kind of request.
+    """The gates of a model line, by kind of request; ``generated…`` are those of generators.
 
     ``z`` is the number of standard errors that a value may miss in addition to the tolerance
     (1.64: one in twenty correct nets would be refused on one side).
@@ -82,6 +107,9 @@ class AcceptancePolicy(specs.Spec):
     samples: Gates = _SAMPLES
     whole_class: Gates = _CLASS
     previous: Gates = _PREVIOUS
+    generated: Gates = _GENERATED
+    generated_samples: Gates = _GENERATED_SAMPLES
+    generated_previous: Gates = _GENERATED_PREVIOUS
 
     def tightened(self, tolerances: Mapping[str, float]) -> "AcceptancePolicy":
         """The same gates with other tolerances, by metric name, wherever the metric has a gate.
@@ -89,21 +117,23 @@ class AcceptancePolicy(specs.Spec):
         Raises:
             ValueError: a name has no gate.
         """
-        gated = {*self.samples, *self.whole_class, *self.previous}
+        gated = {name for group in _GROUPS for name in getattr(self, group)}
         unknown = sorted(tolerances.keys() - gated)
         if unknown:
             raise ValueError(f"got tolerances for {', '.join(unknown)}, expected gated metrics")
-        changed = {
-            group: _with_tolerances(getattr(self, group), tolerances)
-            for group in ("samples", "whole_class", "previous")
-        }
+        changed = {group: _with_tolerances(getattr(self, group), tolerances) for group in _GROUPS}
         return AcceptancePolicy(z=self.z, **changed)
 
 
+_GROUPS = tuple(name for name in AcceptancePolicy.model_fields if name != "z")
+
 STRICT = AcceptancePolicy(
-    samples={**_SAMPLES, **_RESURFACING}, whole_class={**_CLASS, **_RESURFACING}
+    samples={**_SAMPLES, **_RESURFACING},
+    whole_class={**_CLASS, **_RESURFACING},
+    generated={**_GENERATED, **_ADVERSARIAL},
 )
-"""The default gates, and nothing may come back when the net is trained on what it keeps."""
+"""The default gates, and nothing may come back when the net is trained on what it keeps, or when
+somebody searches for words that bring it back."""
 
 
 class Judged(specs.Spec):
@@ -153,7 +183,7 @@ def judge(report: specs.VerificationReport, policy: AcceptancePolicy) -> Verdict
 
 
 def _applicable(report: specs.VerificationReport, policy: AcceptancePolicy) -> dict[str, Gate]:
-    chosen = policy.samples if report.kind == "samples" else policy.whole_class
+    chosen, previous = _by_kind(report, policy)
     excused = report.evidence.get("not_measured", {}).keys() - report.metrics.keys()
     gates = {
         name: gate for name, gate in chosen.items() if not (gate.if_measurable and name in excused)
@@ -162,9 +192,18 @@ def _applicable(report: specs.VerificationReport, policy: AcceptancePolicy) -> d
     needed = {"previous_erasures": "previous", "previous_erasures_auc": "previous_samples"}
     return gates | {
         name: gate
-        for name, gate in policy.previous.items()
+        for name, gate in previous.items()
         if name in report.metrics or pools.get(needed.get(name, "previous"), 0)
     }
+
+
+def _by_kind(report: specs.VerificationReport, policy: AcceptancePolicy) -> tuple[Gates, Gates]:
+    """The gates of a kind of request, and those of earlier erasures."""
+    of_samples = report.kind == "samples"
+    if report.family == "classifier":
+        return (policy.samples if of_samples else policy.whole_class), policy.previous
+    gates = policy.generated_samples if of_samples else policy.generated
+    return gates, policy.generated_previous
 
 
 def _judge_one(measurement: specs.Measurement, gate: Gate | None, z: float) -> Judged:

@@ -3,12 +3,13 @@ forgot less."""
 
 import datetime
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
-from service import errors, settings, tables, telling, versions
+from service import concepts, errors, settings, tables, telling, versions
 
 SERVABLE = {"verified", "published", "superseded"}
 
@@ -64,9 +65,7 @@ def listing(session: orm.Session, model: tables.Model) -> dict[str, int]:
             sa.select(tables.Alias.name, tables.Alias.version)
             .where(tables.Alias.model_id == model.id)
             .order_by(tables.Alias.name)
-        )
-        .tuples()
-        .all()
+        ).all()
     )
 
 
@@ -98,8 +97,8 @@ def move_by_hand(
     lacking = missing_erasures(session, model, version)
     if lacking:
         detail = (
-            f"version {number} still holds {lacking} samples whose erasure was completed; "
-            f"expected version {min_version(session, model)} or one made from it"
+            f"version {number} still holds {lacking} samples or concepts whose erasure was "
+            f"completed; expected version {min_version(session, model)} or one made from it"
         )
         raise errors.Conflict("erasure-regression", detail)
     move(session, actor, model, name, version)
@@ -139,26 +138,23 @@ def move(
 def missing_erasures(session: orm.Session, model: tables.Model, version: tables.Version) -> int:
     """How many completed erasures a version lacks: those first made in none of its ancestors."""
     own_line = [*version.lineage.get("chain", []), version.number]
-    return (
-        session.scalar(
-            sa.select(sa.func.count())
-            .select_from(tables.Erasure)
-            .where(
-                tables.Erasure.model_id == model.id,
-                tables.Erasure.version.is_not(None),
-                tables.Erasure.version.not_in(own_line),
-            )
-        )
-        or 0
-    )
+    erased = _erased_in(model).subquery()
+    lacking = sa.select(sa.func.count()).where(erased.c.version.not_in(own_line))
+    return session.scalar(lacking) or 0
 
 
 def min_version(session: orm.Session, model: tables.Model) -> int:
     """The oldest version number that may still be served: the newest completed erasure's."""
-    newest = session.scalar(
-        sa.select(sa.func.max(tables.Erasure.version)).where(tables.Erasure.model_id == model.id)
-    )
+    newest = session.scalar(sa.select(sa.func.max(_erased_in(model).subquery().c.version)))
     return newest or 1
+
+
+def _erased_in(model: tables.Model) -> sa.CompoundSelect[Any]:
+    """The version that first lacks it, of every sample and concept that was erased."""
+    samples = sa.select(tables.Erasure.version).where(
+        tables.Erasure.model_id == model.id, tables.Erasure.version.is_not(None)
+    )
+    return samples.union_all(concepts.versions_of(model.id))
 
 
 def _supersede(session: orm.Session, model: tables.Model, number: int) -> None:

@@ -9,15 +9,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import safetensors
 
 from salun_core import errors as core_errors
-from salun_core import specs
+from salun_core import generation_specs, layouts, specs
 from service import errors, storage
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+JUDGE_CONFIG, JUDGE_WEIGHTS = f"judge/{CONFIG}", f"judge/{WEIGHTS}"
+# Beside the parts that a layout needs: nothing in these folders is changed by unlearning.
+_OTHER_FOLDERS = {"judge", "safety_checker", "feature_extractor"}
 _SUFFIXES = {".safetensors", ".json", ".txt", ".md", ".model", ".png"}
 _SEGMENT = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._+\-]*$")
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
@@ -51,39 +55,41 @@ def check_listing(files: Sequence[FileRef]) -> None:
         raise errors.Invalid("unsafe-artifact", problems[0].detail, problems)
 
 
-def check_classifier(
-    files: Sequence[FileRef], label_names: Sequence[str]
-) -> specs.ClassifierConfig:
-    """Everything that can be told at once about a classifier in timm's hub layout.
+def check(family: specs.Family, files: Sequence[FileRef], label_names: Sequence[str]) -> None:
+    """Everything that can be told at once about a version of that family.
 
     Raises :class:`errors.Invalid` (``unsafe-artifact``) that says what was got and expected.
     """
-    by_path = {file.path: file for file in files}
-    for name in (CONFIG, WEIGHTS):
-        if name not in by_path:
-            got = ", ".join(sorted(by_path)) or "no files"
-            raise _unsafe("/files", "file-missing", f"got {got}; expected {CONFIG} and {WEIGHTS}")
     for index, file in enumerate(files):
         if file.path.endswith(".safetensors"):
             tensor_shapes(file.digest, pointer=f"/files/{index}")
-    config = read_config(by_path[CONFIG].digest)
-    _check_labels(config, label_names)
-    return config
+    if family == "classifier":
+        _check_classifier(files, label_names)
+    else:
+        _check_generator(family, files)
+
+
+def layout_of(
+    family: generation_specs.GenerativeFamily, files: Sequence[FileRef]
+) -> layouts.Layout:
+    """The parts of a generator's folder; raises :class:`errors.Invalid` where one is wrong."""
+    digests = {file.path: file.digest for file in files}
+    paths = list(digests)
+    try:
+        return layouts.read(family, digests, lambda path: _read_json(path, digests[path]))
+    except core_errors.InvalidConfigError as error:
+        path = str(error).split(":", 1)[0]
+        pointer = f"/files/{paths.index(path)}" if path in digests else "/files"
+        code = "invalid-config" if path in digests else "file-missing"
+        raise _unsafe(pointer, code, str(error)) from error
 
 
 def read_config(digest: str) -> specs.ClassifierConfig:
     """The config of a classifier; raises :class:`errors.Invalid`."""
-    path = storage.path_of(digest)
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise _unsafe(f"/{CONFIG}", "invalid-config", f"{CONFIG} is over {MAX_JSON_BYTES} bytes")
     try:
-        data = json.loads(path.read_bytes())
-        return specs.parse_classifier_config(data)
-    except (ValueError, RecursionError) as error:
-        detail = f"{CONFIG}: expected a JSON object, got {error}"
-        raise _unsafe(f"/{CONFIG}", "invalid-config", detail) from error
+        return specs.parse_classifier_config(_read_json(CONFIG, digest))
     except core_errors.InvalidConfigError as error:
-        raise _unsafe(f"/{CONFIG}", "invalid-config", f"{CONFIG}: {error}") from error
+        raise _unsafe(f"/{CONFIG}", "invalid-config", str(error)) from error
 
 
 def tensor_shapes(digest: str, *, pointer: str = "/files") -> dict[str, tuple[int, ...]]:
@@ -105,6 +111,53 @@ def tensor_shapes(digest: str, *, pointer: str = "/files") -> dict[str, tuple[in
 def is_digest(text: str) -> bool:
     """Whether that is a bare lower-case hex SHA-256."""
     return _DIGEST.fullmatch(text) is not None
+
+
+def _check_classifier(files: Sequence[FileRef], label_names: Sequence[str]) -> None:
+    """timm's hub layout."""
+    by_path = {file.path: file for file in files}
+    for name in (CONFIG, WEIGHTS):
+        if name not in by_path:
+            got = ", ".join(sorted(by_path)) or "no files"
+            raise _unsafe("/files", "file-missing", f"got {got}; expected {CONFIG} and {WEIGHTS}")
+    _check_labels(read_config(by_path[CONFIG].digest), label_names)
+
+
+def _check_generator(family: generation_specs.GenerativeFamily, files: Sequence[FileRef]) -> None:
+    """A diffusers folder, perhaps with a judge in timm's hub layout."""
+    layout = layout_of(family, files)
+    for index, file in enumerate(files):
+        if file.path.endswith(".safetensors") and not _is_known_weights(layout, file.path):
+            detail = (
+                f"{file.path}: got weights that unlearning would leave as they are; expected no "
+                f"others than {layout.weights_file} and those of the parts that never change"
+            )
+            raise _unsafe(f"/files/{index}/path", "stray-weights", detail)
+    digests = {file.path: file.digest for file in files}
+    judge = {JUDGE_CONFIG, JUDGE_WEIGHTS}
+    if judge & digests.keys():
+        if missing := judge - digests.keys():
+            detail = f"{missing.pop()}: missing; a judge needs {' and '.join(sorted(judge))}"
+            raise _unsafe("/files", "file-missing", detail)
+        read_config(digests[JUDGE_CONFIG])
+
+
+def _is_known_weights(layout: layouts.Layout, path: str) -> bool:
+    if path == layout.weights_file:
+        return True
+    folder = path.split("/")[0] if "/" in path else ""
+    return folder in _OTHER_FOLDERS | (layout.components.keys() - {layout.denoiser})
+
+
+def _read_json(name: str, digest: str) -> Any:  # noqa: ANN401
+    """The parsed content; raises :class:`InvalidConfigError` where it is too long or no JSON."""
+    path = storage.path_of(digest)
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise core_errors.InvalidConfigError(f"{name}: got over {MAX_JSON_BYTES} bytes")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise core_errors.InvalidConfigError(f"{name}: expected JSON, got {error}") from error
 
 
 def _check_labels(config: specs.ClassifierConfig, label_names: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from salun_core import specs
 from service import audit_options, errors, jobs, storage, tables, telling
 
 RETRAINING = "retraining"  # the stage whose artifacts are weights that nobody serves
+AUDITED = ("classifier",)
 Status = Literal["queued", "running", "completed", "failed"]
 _STATUS: dict[str, Status] = {
     "queued": "queued",
@@ -36,11 +37,16 @@ def request(
     """Queue an audit behind all unlearning; what is left open in the options is settled here.
 
     Raises :class:`errors.Conflict` (``version-not-unlearned``) for an uploaded version and
-    :class:`errors.Invalid` (``invalid-audit``) for controls of a recipe without a saliency mask.
+    :class:`errors.Invalid` for a family that is not audited (``unsupported``) and for controls of
+    a recipe without a saliency mask (``invalid-audit``).
     """
     if version.job_id is None or version.report is None:
         detail = f"version {version.number} was uploaded, expected one made by unlearning"
         raise errors.Conflict("version-not-unlearned", detail)
+    model = session.get_one(tables.Model, version.model_id)
+    if model.family not in AUDITED:
+        detail = f"got a version of family {model.family!r}, expected {' or '.join(AUDITED)}"
+        raise errors.Invalid("unsupported", detail, [errors.Problem("", "family", detail)])
     settled = _settled(options, version.report)
     audit = tables.Audit(version_id=version.id, options=settled.model_dump(mode="json"))
     session.add(audit)

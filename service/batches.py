@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
-from salun_core import specs
-from service import errors, jobs, ledger, models, tables, telling
+from salun_core import phrases, specs
+from service import concepts, errors, jobs, ledger, models, tables, telling
 
 _IDS = sa.bindparam("ids", type_=sa.ARRAY(sa.Text))
 _IS_OPEN = tables.Batch.state == "open"
@@ -52,16 +52,18 @@ _EARLIER = sa.select(tables.Erasure.batch_id, tables.Erasure.version).where(
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the samples of one kind went: new ones, ones under way, ones gone already.
+    """Where the samples and concepts of one kind went: new, under way, or gone already.
 
     ``batch_id`` is the batch that erases the new ones; ``followed`` are those that erase the rest.
+    The counts are of samples; ``erased_in`` tells of concepts too.
     """
 
     batch_id: uuid.UUID | None
     followed: frozenset[uuid.UUID]
     matched: int
     pending: int
-    erased_in: tuple[int, ...]  # the versions that lack the samples erased before
+    already_erased: int
+    erased_in: tuple[int, ...]  # the versions that lack what was erased before
 
 
 def hold(session: orm.Session, model_id: uuid.UUID) -> None:
@@ -85,28 +87,34 @@ def place(
     model: tables.Model,
     kind: specs.ForgetKind,
     pinned: Mapping[str, Any],
-    sample_ids: Sequence[str],
+    part: ledger.Part,
     *,
     shared: bool,
 ) -> Placement:
-    """Put samples of one kind into the model's open batch, or into one of their own.
+    """Put samples and concepts of one kind into the model's open batch, or into one of their own.
 
-    A sample that another demand named first stays where it is: the request then follows that batch,
+    What another demand named first stays where it is: the request then follows that batch,
     or has it erased already. Needs the lock of :func:`joining`; membership is the caller's.
     """
     batch_id, is_new = _open_batch(session, model, kind, pinned, shared=shared)
-    placed = {"model": model.id, "batch": batch_id, "ids": sorted(sample_ids)}
+    placed = {"model": model.id, "batch": batch_id, "ids": sorted(part.sample_ids)}
     fresh = set(session.scalars(_CLAIM_SAMPLES, placed))
-    if not fresh and is_new:
+    fresh_concepts = concepts.claim(session, model.id, batch_id, part.concepts)
+    is_joined = bool(fresh or fresh_concepts)
+    if not is_joined and is_new:
         session.execute(sa.delete(tables.Batch).where(tables.Batch.id == batch_id))
-    rest = [sample_id for sample_id in sample_ids if sample_id not in fresh]
+    rest = [sample_id for sample_id in part.sample_ids if sample_id not in fresh]
     earlier = session.execute(_EARLIER, {"model": model.id, "ids": rest}).all() if rest else []
+    named = {phrases.normal(one.concept) for one in part.concepts} - fresh_concepts
+    of_concepts = concepts.placed(session, model.id, sorted(named)) if named else []
+    placed_before = [*earlier, *of_concepts]
     return Placement(
-        batch_id=batch_id if fresh else None,
-        followed=frozenset(row.batch_id for row in earlier if row.version is None),
+        batch_id=batch_id if is_joined else None,
+        followed=frozenset(row.batch_id for row in placed_before if row.version is None),
         matched=len(fresh),
         pending=sum(row.version is None for row in earlier),
-        erased_in=tuple(row.version for row in earlier if row.version is not None),
+        already_erased=sum(row.version is not None for row in earlier),
+        erased_in=tuple(row.version for row in placed_before if row.version is not None),
     )
 
 
@@ -201,6 +209,14 @@ def sample_ids(session: orm.Session, batch_id: uuid.UUID) -> list[str]:
     )
 
 
+def concept_targets(session: orm.Session, batch_id: uuid.UUID) -> list[specs.ConceptTarget]:
+    """The concepts that the batch is to erase and that are not erased yet, by name."""
+    erasure = tables.ConceptErasure
+    return concepts.targets(
+        session, sa.and_(erasure.batch_id == batch_id, erasure.version.is_(None))
+    )
+
+
 def newest_job(session: orm.Session, batch_id: uuid.UUID) -> tables.Job | None:
     """The job that serves, or last served, a batch."""
     return session.scalar(
@@ -266,7 +282,7 @@ def _has_members(session: orm.Session, batch: tables.Batch) -> bool:
 
 
 def _drop_orphans(session: orm.Session, batch: tables.Batch) -> None:
-    """Samples of an open batch that no member names any more are not to be erased."""
+    """What of an open batch no member names any more is not to be erased."""
     dropped = session.scalars(
         sa.text(
             "DELETE FROM erasure WHERE batch_id = :batch AND version IS NULL AND NOT EXISTS ("
@@ -276,5 +292,6 @@ def _drop_orphans(session: orm.Session, batch: tables.Batch) -> None:
         {"batch": batch.id},
     ).all()
     session.execute(ledger.count_erasures(sa.literal(batch.model_id), sa.literal(-len(dropped))))
+    concepts.drop_orphans(session, batch.id)
     if not _has_members(session, batch):
         batch.state = "withdrawn"

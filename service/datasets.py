@@ -1,6 +1,7 @@
 """Training sets: registered here, ingested into the ledger by ``service.ingestion``."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -63,6 +64,15 @@ def job_of(session: orm.Session, dataset: tables.Dataset) -> tables.Job | None:
         .order_by(tables.Job.id.desc())
         .limit(1)
     )
+
+
+def tells(session: orm.Session, dataset: tables.Dataset, column: Literal["label", "text"]) -> bool:
+    """Whether a training sample has that."""
+    value = {"label": tables.Sample.label, "text": tables.Sample.text}[column]
+    found = sa.exists().where(
+        tables.Sample.dataset_id == dataset.id, tables.Sample.split == "train", value.is_not(None)
+    )
+    return bool(session.scalar(sa.select(found)))
 
 
 def check_schema(digest: str, pointer: str) -> None:

@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pydantic
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
-from salun_core import recipes, specs
+from salun_core import phrases, specs
 from service import (
     api_keys,
     batches,
+    concepts,
     errors,
+    families,
     fulfilment,
     ledger,
     models,
@@ -66,11 +67,12 @@ def submit(session: orm.Session, caller: api_keys.Caller, demand: Demand) -> tab
     parts = _checked_parts(session, model, policy, demand, resolution)
     at_once = policy.window_seconds() == 0
     placements = [
-        batches.place(session, model, kind, demand.method, sample_ids, shared=not at_once)
-        for kind, sample_ids in parts.items()
+        batches.place(session, model, kind, demand.method, part, shared=not at_once)
+        for kind, part in parts.items()
     ]
     request = _insert(session, model, caller, demand, resolution, placements)
-    if request.matched == 0 and request.pending == 0:
+    concepts.note(session, request.id, [phrases.normal(one.concept) for one in resolution.concepts])
+    if not any(placement.batch_id or placement.followed for placement in placements):
         erased_in = [version for placement in placements for version in placement.erased_in]
         fulfilment.complete(session, request, max(erased_in))
     if at_once:
@@ -92,13 +94,13 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
                 tables.Erasure.sample_id
                 == sa.any_(sa.literal(list(resolution.labels), sa.ARRAY(sa.Text))),
             )
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     fresh = {key: label for key, label in resolution.labels.items() if key not in states}
     size = ledger.training_size(model)
-    kinds = tuple(ledger.by_part(session, model, fresh))
+    fresh_concepts = _not_named_yet(session, model, resolution.concepts)
+    named = resolution.by_concept & fresh.keys()
+    kinds = tuple(ledger.by_part(session, model, fresh, fresh_concepts, named))
     ahead = request_views.jobs_ahead(session, model.id) + max(len(kinds), 1)
     now = session.scalar(sa.select(sa.func.clock_timestamp()))
     if now is None:
@@ -183,7 +185,7 @@ def _served_model(session: orm.Session, demand: Demand) -> tables.Model:
 def _resolved(session: orm.Session, model: tables.Model, demand: Demand) -> ledger.Resolution:
     resolution = ledger.resolve(session, model, demand.targets)
     problems = list(resolution.unusable)
-    if not resolution.labels:
+    if not resolution.labels and not resolution.concepts:
         problems += resolution.unknown
     if problems:
         detail = f"{len(problems)} targets name nothing to forget: {problems[0].detail}"
@@ -197,8 +199,8 @@ def _checked_parts(
     policy: models.ModelPolicy,
     demand: Demand,
     resolution: ledger.Resolution,
-) -> dict[specs.ForgetKind, list[str]]:
-    _check_method(demand.method)
+) -> dict[specs.ForgetKind, ledger.Part]:
+    families.check_method(models.family_of(model), demand.method)
     size = ledger.training_size(model)
     limit = policy.max_forget_share
     share = (len(resolution.labels) + ledger.erasures(session, model)) / max(size, 1)
@@ -208,19 +210,22 @@ def _checked_parts(
             f"the model's policy allows {limit:.1%}"
         )
         raise errors.Invalid("forget-budget-exceeded", detail)
-    return ledger.by_part(session, model, resolution.labels)
+    return ledger.by_part(
+        session, model, resolution.labels, resolution.concepts, resolution.by_concept
+    )
 
 
-def _check_method(pinned: Mapping[str, Any]) -> None:
-    try:
-        recipes.check(pinned)
-    except pydantic.ValidationError as error:
-        problems = [
-            errors.Problem("/method/" + "/".join(map(str, item["loc"])), item["type"], item["msg"])
-            for item in error.errors()
-        ]
-        detail = f"method: {problems[0].detail}"
-        raise errors.Invalid("invalid-method", detail, problems) from error
+def _not_named_yet(
+    session: orm.Session, model: tables.Model, named: Sequence[specs.ConceptTarget]
+) -> list[specs.ConceptTarget]:
+    before = set(
+        session.scalars(
+            sa.select(tables.ConceptErasure.concept).where(
+                tables.ConceptErasure.model_id == model.id
+            )
+        )
+    )
+    return [one for one in named if phrases.normal(one.concept) not in before]
 
 
 def _insert(
@@ -243,7 +248,7 @@ def _insert(
         "body_digest": demand.digest,
         "matched": matched,
         "pending": sum(placement.pending for placement in placements),
-        "already_erased": sum(len(placement.erased_in) for placement in placements),
+        "already_erased": sum(placement.already_erased for placement in placements),
         "unknown": len(resolution.unknown),
         "ids": list(resolution.labels),
         "batches": list(joined.union(*(placement.followed for placement in placements))),

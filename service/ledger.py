@@ -6,15 +6,15 @@ Only training samples are matched: a request for data that was never trained on 
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
-from salun_core import specs
-from service import errors, tables
+from salun_core import phrases, specs
+from service import concepts, errors, families, models, tables
 
 TRAIN = "train"
 MAX_PROBLEMS = 20
@@ -67,11 +67,21 @@ _WHOLE_LABELS = _labels_with_nothing_left()
 
 @dataclass(frozen=True)
 class Resolution:
-    """What a list of targets names: training samples with labels, and what was not found."""
+    """What a list of targets names: training samples with labels, concepts; what was not found."""
 
     labels: dict[str, int | None]  # sample id → label
+    concepts: tuple[specs.ConceptTarget, ...]
+    by_concept: frozenset[str]  # those of the samples that a concept names
     unknown: tuple[errors.Problem, ...]  # one for each id that names no training sample
     unusable: tuple[errors.Problem, ...]  # targets that cannot be served at all
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a demand is unlearned and judged together; a concept may have no sample."""
+
+    sample_ids: tuple[str, ...]
+    concepts: tuple[specs.ConceptTarget, ...] = ()
 
 
 def resolve(
@@ -80,6 +90,7 @@ def resolve(
     """Look every target up. Raises nothing: the caller decides what unknown ids mean."""
     dataset = model.dataset
     labels: dict[str, int | None] = {}
+    by_concept: set[str] = set()
     unknown: list[errors.Problem] = []
     unusable: list[errors.Problem] = []
     for index, target in enumerate(targets):
@@ -89,34 +100,48 @@ def resolve(
                 found, missing = _samples(session, dataset, target, pointer)
                 unknown += missing
             case specs.ClassTarget():
-                found, missing = _class(session, dataset, target, pointer)
+                found, missing = _class(session, model, target, pointer)
                 unusable += missing
             case specs.SubjectTarget():
                 found, missing = _subject(session, dataset, target, pointer)
                 unusable += missing
             case specs.ConceptTarget():
-                found = {}
-                detail = (
-                    f"got a concept for model {model.name!r} of family {model.family!r}; "
-                    "expected sample, class or subject (concepts belong to generative models)"
-                )
-                unusable.append(errors.Problem(f"{pointer}/kind", "unsupported-target", detail))
+                found, missing = _concept(session, model, target, pointer)
+                unusable += missing
+                by_concept.update(found)
         labels.update(found)
-    return Resolution(labels, tuple(unknown), tuple(unusable))
+    named = {
+        phrases.normal(target.concept): target
+        for target in reversed(targets)
+        if isinstance(target, specs.ConceptTarget)
+    }
+    return Resolution(
+        labels, tuple(named.values()), frozenset(by_concept), tuple(unknown), tuple(unusable)
+    )
 
 
 def by_part(
-    session: orm.Session, model: tables.Model, labels: dict[str, int | None]
-) -> dict[specs.ForgetKind, list[str]]:
-    """Split samples into whole classes and the rest: each is unlearned and judged its own way.
+    session: orm.Session,
+    model: tables.Model,
+    labels: dict[str, int | None],
+    named: Sequence[specs.ConceptTarget] = (),
+    by_concept: Collection[str] = (),
+) -> dict[specs.ForgetKind, Part]:
+    """Split what is named into concepts, whole classes and the rest.
 
     A class counts as whole when nothing of it is left in training: what is named here and what was
-    named before cover it. ``labels`` maps sample ids to labels.
+    named before cover it. A model that is asked in words has no classes. ``labels`` maps sample
+    ids to labels; ``by_concept`` are those of them that the concepts name.
     """
-    whole = _whole_labels(session, model, labels)
-    parts: dict[specs.ForgetKind, list[str]] = {}
-    for sample_id, label in labels.items():
-        parts.setdefault("class" if label in whole else "samples", []).append(sample_id)
+    rest = {key: label for key, label in labels.items() if key not in by_concept}
+    is_labelled = families.FAMILIES[models.family_of(model)].needs == "label"
+    whole = _whole_labels(session, model, rest) if is_labelled else set()
+    ids: dict[specs.ForgetKind, list[str]] = {}
+    for sample_id, label in rest.items():
+        ids.setdefault("class" if label in whole else "samples", []).append(sample_id)
+    parts = {kind: Part(tuple(chosen)) for kind, chosen in ids.items()}
+    if named:
+        parts["concept"] = Part(tuple(key for key in labels if key in by_concept), tuple(named))
     return parts
 
 
@@ -171,7 +196,8 @@ def forgotten_labels(session: orm.Session, model: tables.Model) -> tuple[int, ..
 def forgotten_digest(session: orm.Session, model: tables.Model) -> str | None:
     """SHA-256 over the sorted content hashes of all that was erased; ``None`` when nothing was.
 
-    Content hashes, not ids: the digest stands in a public manifest.
+    Hashes of concepts come after those of samples. Content hashes, not ids: the digest stands in a
+    public manifest.
     """
     hashes = session.scalars(
         sa.select(tables.Sample.content_hash)
@@ -186,6 +212,12 @@ def forgotten_digest(session: orm.Session, model: tables.Model) -> str | None:
     digest, empty = hashlib.sha256(), True
     for content_hash in hashes:
         digest.update(content_hash)
+        empty = False
+    erased = tables.ConceptErasure
+    for concept in concepts.targets(
+        session, sa.and_(erased.model_id == model.id, erased.version.is_not(None))
+    ):
+        digest.update(hashlib.sha256(concept.concept.encode()).digest())
         empty = False
     return None if empty else digest.hexdigest()
 
@@ -219,8 +251,15 @@ def _samples(
 
 
 def _class(
-    session: orm.Session, dataset: tables.Dataset, target: specs.ClassTarget, pointer: str
+    session: orm.Session, model: tables.Model, target: specs.ClassTarget, pointer: str
 ) -> tuple[dict[str, int | None], list[errors.Problem]]:
+    dataset = model.dataset
+    if families.FAMILIES[models.family_of(model)].needs != "label":
+        detail = (
+            f"got a class for model {model.name!r}, which is asked in words; expected a concept, "
+            'for example {"kind": "concept", "concept": "twemoji", "replacement": "noto"}'
+        )
+        return {}, [errors.Problem(f"{pointer}/kind", "unsupported-target", detail)]
     if target.label not in dataset.label_names:
         known = ", ".join(dataset.label_names[:20]) or "none"
         detail = f"got label {target.label!r}; dataset {dataset.name!r} has {known}"
@@ -231,6 +270,28 @@ def _class(
         detail = f"no training sample of dataset {dataset.name!r} has label {target.label!r}"
         return {}, [errors.Problem(f"{pointer}/label", "unknown-class", detail)]
     return found, []
+
+
+def _concept(
+    session: orm.Session, model: tables.Model, target: specs.ConceptTarget, pointer: str
+) -> tuple[dict[str, int | None], list[errors.Problem]]:
+    if families.FAMILIES[models.family_of(model)].needs != "text":
+        detail = (
+            f"got a concept for model {model.name!r} of family {model.family!r}; expected a class, "
+            'for example {"kind": "class", "label": "seven"}, a sample or a subject '
+            "(concepts belong to text-to-image models)"
+        )
+        return {}, [errors.Problem(f"{pointer}/kind", "unsupported-target", detail)]
+    if not target.concept.strip() or not target.replacement.strip():
+        detail = "got a blank concept or replacement, expected words"
+        return {}, [errors.Problem(pointer, "blank-concept", detail)]
+    if phrases.names(target.replacement, target.concept):
+        detail = (
+            f"the replacement {target.replacement!r} contains the concept {target.concept!r}; "
+            "expected what shall be drawn instead"
+        )
+        return {}, [errors.Problem(f"{pointer}/replacement", "replacement-is-concept", detail)]
+    return concepts.samples(session, model.dataset, TRAIN, target.concept), []
 
 
 def _subject(
@@ -252,9 +313,7 @@ def _trained(
             sa.select(sample.sample_id, sample.label).where(
                 sample.dataset_id == dataset_id, sample.split == TRAIN, condition
             )
-        )
-        .tuples()
-        .all()
+        ).all()
     )
 
 

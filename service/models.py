@@ -1,18 +1,16 @@
 """Registered neural networks ("model" always means that) and their policies."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, get_args
+from typing import Annotated, cast
 
 import pydantic
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from salun_core import specs
+from salun_core import generation_specs, specs
 from service import acceptance as gates
-from service import datasets, errors, settings, tables, telling
+from service import datasets, errors, families, settings, tables, telling
 
-Family = Literal["classifier", "class_conditional_diffusion", "text_to_image"]
-FAMILIES: tuple[str, ...] = get_args(Family)
 PRODUCTION = "production"
 
 
@@ -24,7 +22,7 @@ class ModelPolicy(specs.Spec):
     steps together (rate probes not counted); where not even one fits, the first has fewer epochs.
     ``max_forget_share`` is the largest share of the training set that may be forgotten in all;
     ``batch_window_seconds`` is how long an open batch waits for more requests (``None``: the
-    service's own setting).
+    service's own setting). ``sampling`` is how a generator is served, and so how it is verified.
     """
 
     auto_publish: bool = True
@@ -33,6 +31,7 @@ class ModelPolicy(specs.Spec):
     max_job_steps: Annotated[int, pydantic.Field(ge=1)] | None = None
     batch_window_seconds: Annotated[float, pydantic.Field(ge=0.0)] | None = None
     acceptance: gates.AcceptancePolicy = gates.AcceptancePolicy()
+    sampling: generation_specs.Sampling = generation_specs.Sampling()
 
     def window_seconds(self) -> float:
         """The batch window in force."""
@@ -42,18 +41,18 @@ class ModelPolicy(specs.Spec):
 
 
 def register(
-    session: orm.Session, actor: str, name: str, family: Family, dataset: str, policy: ModelPolicy
+    session: orm.Session,
+    actor: str,
+    name: str,
+    family: specs.Family,
+    dataset: str,
+    policy: ModelPolicy,
 ) -> tables.Model:
-    """Register a model over a dataset that is ready.
+    """Register a model over a dataset that is ready and tells what the family needs.
 
-    Raises :class:`errors.Invalid` for a dataset that is unknown or not ready and
-    :class:`errors.Conflict` for a name in use.
+    Raises :class:`errors.Invalid` for a dataset that is unknown, not ready or without labels or
+    texts, and :class:`errors.Conflict` for a name in use.
     """
-    if family != "classifier":
-        detail = f"got family {family!r}; this release serves 'classifier'"
-        raise errors.Invalid(
-            "invalid-model", detail, [errors.Problem("/family", "unsupported-family", detail)]
-        )
     try:
         training_set = datasets.by_name(session, dataset)
     except errors.NotFound as missing:
@@ -62,6 +61,13 @@ def register(
     if training_set.status != "ready":
         detail = f"dataset {dataset!r} is {training_set.status}, expected ready"
         raise _invalid_dataset("dataset-not-ready", detail)
+    needed = families.FAMILIES[family].needs
+    if not datasets.tells(session, training_set, needed):
+        detail = (
+            f"no training sample of dataset {dataset!r} has a {needed}; "
+            f"a {family} model was trained on samples with one"
+        )
+        raise _invalid_dataset(f"{needed}s-missing", detail)
     taken = session.scalar(sa.select(tables.Model.id).where(tables.Model.name == name))
     if taken is not None:
         raise errors.Conflict("model-exists", f"model {name!r} exists; choose another name")
@@ -94,6 +100,11 @@ def listing(session: orm.Session) -> Sequence[tables.Model]:
 def policy_of(model: tables.Model) -> ModelPolicy:
     """The model's policy."""
     return ModelPolicy.model_validate(model.policy)
+
+
+def family_of(model: tables.Model) -> specs.Family:
+    """The model's family."""
+    return cast("specs.Family", model.family)
 
 
 def _invalid_dataset(code: str, detail: str) -> errors.Invalid:

@@ -4,15 +4,27 @@ Later attempts read the same plan, so a resumed job ends in the same bits as an 
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from salun_core import recipes, specs
-from service import batches, database, errors, jobs, ledger, models, storage, tables
+from salun_core import generation_specs, specs
+from service import (
+    batches,
+    concepts,
+    database,
+    errors,
+    families,
+    jobs,
+    ledger,
+    models,
+    storage,
+    tables,
+    versions,
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +33,8 @@ class Plan:
 
     ``forget_ids`` is the batch; ``previous_ids`` what earlier versions lack; ``withheld_ids`` what
     other batches are about to erase. The retain set is the training split without any of them.
-    ``recipes`` are the rungs of the ladder.
+    ``recipes`` are the rungs of the ladder. Of a generator, ``concepts`` are those of the batch and
+    ``previous_concepts`` those that earlier versions no longer draw; JSON, like ``sampling``.
     """
 
     model: str
@@ -34,11 +47,36 @@ class Plan:
     withheld_ids: Sequence[str]
     excluded_labels: Sequence[int]
     target_digest: str
+    family: specs.Family = "classifier"
+    concepts: Sequence[dict[str, Any]] = ()
+    previous_concepts: Sequence[dict[str, Any]] = ()
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def ladder(self) -> list[specs.UnlearningSpec]:
-        """The recipes to try, one after another, until a result passes."""
-        return [specs.UnlearningSpec.model_validate(recipe) for recipe in self.recipes]
+    def ladder(self) -> list[Any]:
+        """The recipes to try, one after another, until a result passes; the family's own specs."""
+        parse = families.FAMILIES[self.family].recipes.parse
+        return [parse(recipe) for recipe in self.recipes]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing left to forget."""
+        return not self.forget_ids and not self.concepts
+
+    @property
+    def concept_targets(self) -> tuple[specs.ConceptTarget, ...]:
+        """The concepts of the batch."""
+        return tuple(map(specs.ConceptTarget.model_validate, self.concepts))
+
+    @property
+    def previous_targets(self) -> tuple[specs.ConceptTarget, ...]:
+        """The concepts that were erased before."""
+        return tuple(map(specs.ConceptTarget.model_validate, self.previous_concepts))
+
+    @property
+    def sampled(self) -> generation_specs.Sampling:
+        """How the model is sampled from."""
+        return generation_specs.Sampling.model_validate(self.sampling)
 
 
 def pinned(claimed: jobs.Claim) -> Plan:
@@ -102,13 +140,15 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     if model.head is None:
         raise errors.Conflict("model-not-ready", f"model {model.name!r} has no head version")
     forget_ids = batches.sample_ids(session, batch.id)
-    kind: specs.ForgetKind = "class" if batch.kind == "class" else "samples"
+    kind = cast("specs.ForgetKind", batch.kind)
     previous_ids = _named(session, model, tables.Erasure.version.is_not(None))
     left = ledger.training_size(model) - len(forget_ids) - len(previous_ids)
-    ladder = recipes.ladder(kind, len(forget_ids), left, batch.method)
-    most_steps = models.policy_of(model).max_job_steps
-    if most_steps is not None:
-        ladder = recipes.within(ladder, len(forget_ids), left, most_steps)
+    ladder = _ladder(session, model, batch, len(forget_ids), left)
+    targets = batches.concept_targets(session, batch.id)
+    erased = tables.ConceptErasure
+    before = concepts.targets(
+        session, sa.and_(erased.model_id == model.id, erased.version.is_not(None))
+    )
     return Plan(
         model=model.name,
         dataset=model.dataset.name,
@@ -123,8 +163,32 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
             sa.and_(tables.Erasure.version.is_(None), tables.Erasure.batch_id != batch.id),
         ),
         excluded_labels=ledger.forgotten_labels(session, model),
-        target_digest=ledger.ids_digest(forget_ids),
+        target_digest=ledger.ids_digest([*forget_ids, *(one.concept for one in targets)]),
+        family=models.family_of(model),
+        concepts=[one.model_dump(mode="json") for one in targets],
+        previous_concepts=[one.model_dump(mode="json") for one in before],
+        sampling=models.policy_of(model).sampling.model_dump(mode="json"),
     )
+
+
+def _ladder(
+    session: orm.Session, model: tables.Model, batch: tables.Batch, forget_count: int, left: int
+) -> Sequence[specs.Recipe]:
+    family = families.FAMILIES[models.family_of(model)]
+    head = versions.by_number(session, model, model.head or 0)
+    size = sum(file.size for file in versions.files_of(session, head))
+    most = family.most_retrained_bytes
+    ladder: tuple[specs.Recipe, ...] = family.recipes.ladder(
+        cast("specs.ForgetKind", batch.kind),
+        forget_count,
+        left,
+        batch.method,
+        retrain=most is None or size <= most,
+    )
+    most_steps = models.policy_of(model).max_job_steps
+    if most_steps is not None:
+        ladder = family.recipes.within(ladder, forget_count, left, most_steps)
+    return ladder
 
 
 def _named(

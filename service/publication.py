@@ -12,6 +12,7 @@ from service import (
     aliases,
     artifacts,
     batches,
+    concepts,
     database,
     errors,
     fulfilment,
@@ -26,10 +27,14 @@ from service import (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run made: the files of the new version, its rendered report, the verdict."""
+    """What a run made: the files of the new version, its rendered report, the verdict.
+
+    ``pictures`` are those that the report names by digest.
+    """
 
     base_version: int
     files: Sequence[artifacts.FileRef]
+    pictures: Sequence[artifacts.FileRef]
     report: dict[str, Any]
     verdict: acceptance.Verdict
 
@@ -48,7 +53,7 @@ def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
         if model.head != outcome.base_version:
             detail = f"job started from version {outcome.base_version}, the head is {model.head}"
             raise errors.Conflict("head-moved", detail)
-        for file in outcome.files:
+        for file in (*outcome.files, *outcome.pictures):
             _keep_blob(session, file)
         number = versions.next_number(session, model)
         if outcome.verdict.passed:
@@ -164,6 +169,9 @@ def _newest_erasure(session: orm.Session, request: tables.ForgetRequest) -> int:
             tables.Erasure.model_id == request.model_id,
         )
     )
+    of_concepts = concepts.newest_version(session, request)
+    if of_concepts is not None:
+        newest = max(newest or 0, of_concepts)
     if newest is None:
         msg = f"request {request.id} has nothing erased"
         raise RuntimeError(msg)
@@ -176,6 +184,7 @@ def _mark_erased(session: orm.Session, batch: tables.Batch, number: int) -> None
         .where(tables.Erasure.batch_id == batch.id, tables.Erasure.version.is_(None))
         .values(version=number, erased_at=sa.func.clock_timestamp())
     )
+    concepts.mark_erased(session, batch.id, number)
 
 
 def _lineage(session: orm.Session, model: tables.Model, base_version: int) -> dict[str, Any]:

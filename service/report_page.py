@@ -4,6 +4,7 @@ One file with everything in it: no script, nothing fetched, readable on a phone 
 the report does not have is left out; what is not known here is shown all the same. Pure.
 """
 
+import base64
 import dataclasses
 import datetime
 import functools
@@ -13,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from service import report_plots, report_values
+from service import generator_plots, report_plots, report_values
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -74,6 +75,25 @@ MEANINGS: Mapping[str, str] = {
     "resurfacing": (
         "How far the forgotten data comes back when the net is trained on without it; 0 is the aim."
     ),
+    "max_group_drop": "The largest loss in any group of prompts that is kept.",
+    "feature_distance": (
+        "Fréchet distance between pictures for kept prompts before and after, on the judge net's "
+        "features; the judge's own scale, no FID."
+    ),
+    "paraphrase_recall": (
+        "The concept asked for in other words: share of pictures that still show it."
+    ),
+    "composition_shift": (
+        "Prompts that combine kept things, the same seeds before and after: how many fewer "
+        "pictures show what was asked for."
+    ),
+    "adversarial_recall": (
+        "The concept asked for by words that a search found for this purpose: share of pictures "
+        "that still show it."
+    ),
+    "unconditional_recall": (
+        "Share of pictures drawn without any prompt that show what was forgotten."
+    ),
     "average_gap": (
         "Mean distance to a net retrained without the data, over the main metrics; 0 is equal."
     ),
@@ -81,7 +101,12 @@ MEANINGS: Mapping[str, str] = {
 """What a metric says, in one line; the order is the table's."""
 
 _GROUPS = ("unseen", "mask", "method", "spec", "pools", "run", "versions", "attacks")
-_ELSEWHERE = frozenset({"histograms", "original", "retrained", "labels", "weights_changed"})
+_ELSEWHERE = frozenset(
+    {
+        "histograms", "original", "retrained", "labels", "weights_changed", "groups",
+        "forget_goes_to", "pictures",
+    }
+)  # fmt: skip
 _LAYERS = frozenset({"layer_density", "per_layer", "losses"})
 _MOST_ITEMS = 12
 _NOTHING = "—"
@@ -110,12 +135,13 @@ class Group:
     entries: Sequence[tuple[str, str]]
 
 
-def render(report: Mapping[str, Any]) -> str:
+def render(report: Mapping[str, Any], pictures: Mapping[str, bytes] | None = None) -> str:
     """The page.
 
     Args:
         report: as the worker kept it. Beside that, and only if known: ``version``, ``created_at``
             (of the version; RFC 3339) and ``manifest_digest``.
+        pictures: PNG files by name, that the report lists by digest.
 
     Returns:
         An HTML document; the same report gives the same text.
@@ -134,7 +160,8 @@ def render(report: Mapping[str, Any]) -> str:
         facts=list(_facts(report)),
         rows=rows,
         retrained=any(row.retrained != _NOTHING for row in rows),
-        plots=report_plots.all_plots(report),
+        pictures=list(_pictures(pictures or {})),
+        plots=[*report_plots.all_plots(report), *generator_plots.all_plots(report)],
         groups=list(_evidence(report)),
         layers=_layers(report),
         approximate=_approximate(report),
@@ -172,12 +199,21 @@ def _headline(report: Mapping[str, Any], passed: object) -> str:
 
 def _forgotten(report: Mapping[str, Any]) -> str:
     count = report_values.number(report_values.mapping(report.get("evidence")).get("forget_count"))
+    if report.get("kind") == "concept":
+        return _concepts(report)
     if report.get("kind") != "class":
         return "samples" if count is None else _samples(count)
     names = _forgotten_classes(report)
     quoted = ", ".join(f"“{name}”" for name in names)
     what = f"the class{'es' if len(names) > 1 else ''} {quoted}" if names else "a whole class"
     return what if count is None else f"{what} ({_samples(count)})"
+
+
+def _concepts(report: Mapping[str, Any]) -> str:
+    told = report_values.mapping(report.get("evidence")).get("concepts")
+    names = [str(report_values.mapping(one).get("concept")) for one in _listed(told)]
+    quoted = ", ".join(f"“{name}”" for name in names[:_MOST_ITEMS])
+    return f"the concept{'s' if len(names) > 1 else ''} {quoted}" if names else "a concept"
 
 
 def _samples(count: float) -> str:
@@ -225,9 +261,11 @@ def _facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     told = {
         "model": report.get("model"),
         "version": " → ".join(str(item) for item in versions if item is not None) or None,
-        "kind": {"samples": "single samples", "class": "a whole class"}.get(
-            str(report.get("kind")), report.get("kind")
-        ),
+        "kind": {
+            "samples": "single samples",
+            "class": "a whole class",
+            "concept": "a concept",
+        }.get(str(report.get("kind")), report.get("kind")),
         "forgotten": evidence.get("forget_count"),
         "forgotten before": evidence.get("previous_count"),
         "made": moment(report.get("created_at")),
@@ -244,9 +282,14 @@ def _method(value: object) -> str | None:
         return None if value is None else text(value)
     named = [method.get("method"), method.get("targets")]
     told = ", ".join(str(item) for item in named if item is not None)
-    mask, epochs = method.get("mask"), method.get("epochs")
+    mask = method.get("mask")
     told += f", {mask} mask" if mask is not None else ""
-    return told + (f", {epochs} epoch{'' if epochs == 1 else 's'}" if epochs is not None else "")
+    for name in ("epochs", "steps"):
+        count = method.get(name)
+        told += (
+            "" if count is None else f", {count} {name.removesuffix('s') if count == 1 else name}"
+        )
+    return told
 
 
 def moment(value: object) -> str | None:
@@ -308,6 +351,16 @@ def _sum(entry: Mapping[str, Any]) -> str:
     if tolerance is None or allowed is None or not error or allowed - tolerance < 1e-12:
         return ""
     return f"{tolerance:.3g} + {(allowed - tolerance) / error:.3g} × {error:.3g}"
+
+
+# --- the pictures ---------------------------------------------------------------------------
+
+
+def _pictures(pictures: Mapping[str, bytes]) -> Iterator[tuple[str, str]]:
+    """Names for people, and the files as data URIs."""
+    for name, content in pictures.items():
+        encoded = base64.b64encode(content).decode("ascii")
+        yield name.replace("_", " "), f"data:image/png;base64,{encoded}"
 
 
 # --- the evidence ---------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +135,19 @@ def scratch(job_id: uuid.UUID, fence: int) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             folder.parent.rmdir()
+
+
+@contextlib.contextmanager
+def linked(digests: Mapping[str, str]) -> Iterator[Path]:
+    """A folder whose files, by relative path, are links to content; removed when it is left."""
+    (root() / "work").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root() / "work") as name:
+        folder = Path(name)
+        for path, digest in digests.items():
+            link = folder / path
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path_of(digest).resolve())
+        yield folder
 
 
 def cache_of(digests: Sequence[str]) -> Path:

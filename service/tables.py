@@ -127,6 +127,20 @@ class Sample(Base):
     row_index: orm.Mapped[int]
 
 
+class Judge(Base):
+    """The net that says what a generator draws, trained on a dataset; kept for later jobs.
+
+    ``name`` says which kind of judge at which picture size; ``detail`` how good it is.
+    """
+
+    __tablename__ = "judge"
+    dataset_id: orm.Mapped[uuid.UUID] = _to("dataset.id", primary_key=True)
+    name: orm.Mapped[str] = orm.mapped_column(primary_key=True)
+    digest: orm.Mapped[str]
+    detail: orm.Mapped[dict[str, Any]]
+    created_at: orm.Mapped[datetime.datetime] = _created()
+
+
 # --- registry -------------------------------------------------------------------------------
 
 
@@ -284,6 +298,31 @@ class Erasure(Base):
     __tablename__ = "erasure"
     model_id: orm.Mapped[uuid.UUID] = _to("model.id", primary_key=True)
     sample_id: orm.Mapped[str] = orm.mapped_column(primary_key=True)
+    batch_id: orm.Mapped[uuid.UUID] = orm.mapped_column(sa.ForeignKey("batch.id"), index=True)
+    version: orm.Mapped[int | None]
+    erased_at: orm.Mapped[datetime.datetime | None]
+
+
+class RequestConcept(Base):
+    """A concept that a request names, as it is written in :class:`ConceptErasure`."""
+
+    __tablename__ = "request_concept"
+    request_id: orm.Mapped[uuid.UUID] = _to("forget_request.id", primary_key=True)
+    concept: orm.Mapped[str] = orm.mapped_column(primary_key=True)
+
+
+class ConceptErasure(Base):
+    """A concept that a model must no longer draw, or draws no longer; like :class:`Erasure`.
+
+    ``concept`` is in lower case with single spaces: two demands for one concept meet here, and the
+    first one's replacement and prompts hold.
+    """
+
+    __tablename__ = "concept_erasure"
+    model_id: orm.Mapped[uuid.UUID] = _to("model.id", primary_key=True)
+    concept: orm.Mapped[str] = orm.mapped_column(primary_key=True)
+    replacement: orm.Mapped[str]
+    prompts: orm.Mapped[list[str]]
     batch_id: orm.Mapped[uuid.UUID] = orm.mapped_column(sa.ForeignKey("batch.id"), index=True)
     version: orm.Mapped[int | None]
     erased_at: orm.Mapped[datetime.datetime | None]

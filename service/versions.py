@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import artifacts, errors, jobs, tables, telling
+from service import artifacts, errors, jobs, models, tables, telling
 
 SHA_LENGTH = 40  # what hub clients take for a commit
 
@@ -28,7 +28,7 @@ def add_base(
     artifacts.check_listing(files)
     _check_blobs(session, files)
     dataset = session.get_one(tables.Dataset, model.dataset_id)
-    artifacts.check_classifier(files, dataset.label_names)
+    artifacts.check(models.family_of(model), files, dataset.label_names)
     lineage: dict[str, Any] = {
         "anchor": None,
         "chain": [],
@@ -189,9 +189,7 @@ def _check_blobs(session: orm.Session, files: Sequence[artifacts.FileRef]) -> No
     sizes = dict(
         session.execute(
             sa.select(tables.Blob.digest, tables.Blob.size).where(tables.Blob.digest.in_(digests))
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     problems = []
     for index, file in enumerate(files):

@@ -24,6 +24,13 @@ WIDE = {
         "frozen_weights_unchanged": {"tolerance": 0.0, "side": "not_below", "target": 1.0}
     },
     "previous": {},
+    "generated": {
+        "frozen_weights_unchanged": {"tolerance": 0.0, "side": "not_below", "target": 1.0}
+    },
+    "generated_samples": {
+        "frozen_weights_unchanged": {"tolerance": 0.0, "side": "not_below", "target": 1.0}
+    },
+    "generated_previous": {},
 }
 """Gates for tests of the service's own ways: only what must hold of any run."""
 
@@ -62,6 +69,35 @@ class Api:
         path = answer.headers["Location"]
         self.until(path, lambda version: version["state"] == "published")
         return name
+
+    def registered(self, family: str, dataset: str, policy: dict[str, Any]) -> str:
+        """A model without a version."""
+        name = f"net-{uuid.uuid4().hex[:12]}"
+        body = {"name": name, "family": family, "dataset": dataset, "policy": policy}
+        answer = self.http.post("/v1/models", json=body)
+        assert answer.status_code == 201, answer.text
+        return name
+
+    def generator(
+        self,
+        family: str,
+        dataset: str,
+        folder: dict[str, material.Content],
+        policy: dict[str, Any],
+    ) -> str:
+        """A diffusion model of its own with a folder as version 1."""
+        name = self.registered(family, dataset, policy)
+        answer = self.upload(name, folder)
+        assert answer.status_code == 202, answer.text
+        path = answer.headers["Location"]
+        shown = self.until(path, lambda found: found["state"] == "published" or found["errors"])
+        assert shown["state"] == "published", shown
+        return name
+
+    def upload(self, model: str, folder: dict[str, material.Content]) -> httpx.Response:
+        """Add the files of a folder as a version."""
+        files = [{"path": path, **self.put(content)} for path, content in folder.items()]
+        return self.http.post(f"/v1/models/{model}/versions", json={"files": files})
 
     def version(
         self, model: str, config: material.Content, weights: material.Content

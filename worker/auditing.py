@@ -109,7 +109,7 @@ class _Parts:
 
     def __init__(self, lease: leases.Lease, scratch: Path, order: Order) -> None:
         self._lease, self._scratch, self._order = lease, scratch, order
-        family = registered.FAMILIES[order.family]
+        family = registered.AUDITED[order.family]
         files = {file.path: file for file in order.base_files}
         prepared = family.prepare(order.plan, files, lease.enter("loading"))
         self._auditor: contract.Auditor = prepared.audit(

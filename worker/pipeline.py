@@ -38,7 +38,7 @@ _log = logging.getLogger("salun.worker")
 class Tried:
     """What one recipe came to."""
 
-    spec: specs.UnlearningSpec
+    spec: specs.Recipe
     unlearned: Path
     measured: specs.VerificationReport
     verdict: acceptance.Verdict
@@ -49,7 +49,7 @@ def run(lease: leases.Lease) -> None:
     """Carry out one claimed unlearning job."""
     claimed = lease.claimed
     plan = planning.pinned(claimed)
-    if not plan.forget_ids:
+    if plan.is_empty:
         publication.nothing_left(claimed)
         return
     model, base = _base(plan)
@@ -64,12 +64,13 @@ def run(lease: leases.Lease) -> None:
         _tell(lease, PUBLISH)
         lease.enter(PUBLISH)
         path = best.unlearned
-        weights = artifacts.FileRef(artifacts.WEIGHTS, path.name, path.stat().st_size)
+        weights = storage.Stored(path.name, path.stat().st_size)
         publication.publish(
             claimed,
             publication.Outcome(
                 base_version=plan.base_version,
                 files=family.new_files(base, weights),
+                pictures=_pictures(best.measured),
                 report=_rendered(lease, plan, best, tried),
                 verdict=best.verdict,
             ),
@@ -82,7 +83,7 @@ def run(lease: leases.Lease) -> None:
 def _climb(
     lease: leases.Lease,
     stages: steps.Steps,
-    prepared: contract.Prepared,
+    prepared: contract.Prepared[Any],
     plan: planning.Plan,
     policy: models.ModelPolicy,
 ) -> list[Tried]:
@@ -112,8 +113,8 @@ def _climb(
 def _try(
     lease: leases.Lease,
     stages: steps.Steps,
-    prepared: contract.Prepared,
-    spec: specs.UnlearningSpec,
+    prepared: contract.Prepared[Any],
+    spec: specs.Recipe,
     rung: int,
     policy: acceptance.AcceptancePolicy,
 ) -> Tried:
@@ -141,8 +142,8 @@ def _try(
 
 
 def _verify(
-    prepared: contract.Prepared,
-    spec: specs.UnlearningSpec,
+    prepared: contract.Prepared[Any],
+    spec: specs.Recipe,
     mask: Path,
     unlearned: Path,
     path: Path,
@@ -165,6 +166,7 @@ def _rendered(
     return {
         "model": plan.model,
         "kind": plan.kind,
+        "family": plan.family,
         "base_version": plan.base_version,
         "method": best.spec.model_dump(mode="json"),
         "approximate": _claim(best.spec.method),
@@ -190,7 +192,14 @@ def _rendered(
     }
 
 
-def _claim(method: specs.MethodName) -> str:
+def _pictures(measured: specs.VerificationReport) -> list[artifacts.FileRef]:
+    return [
+        artifacts.FileRef(picture["name"], picture["digest"], picture["size"])
+        for picture in measured.evidence.get("pictures", ())
+    ]
+
+
+def _claim(method: str) -> str:
     """What may be said of the result, and what not."""
     if method == "retrain":
         return "retrained from scratch without the data; not certified"

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow.parquet as pq
 import sqlalchemy as sa
@@ -12,11 +13,12 @@ from service import database, datasets, storage, tables
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A labelled sample of the ledger, and where its encoded image lies."""
+    """A sample of the ledger, and where its encoded image lies."""
 
     sample_id: str
     split: str
-    label: int
+    label: int | None
+    text: str | None
     file_index: int
     row_group: int
     row_index: int
@@ -24,24 +26,19 @@ class Located:
 
 @dataclass(frozen=True)
 class Listing:
-    """Every labelled sample of a dataset in storage order; ``files`` are digests."""
+    """Samples of a dataset in storage order; ``files`` are digests."""
 
     files: Sequence[str]
+    label_names: Sequence[str]
     samples: Sequence[Located]
 
 
-def listing(dataset_name: str) -> Listing:
-    """What the ledger holds of a dataset."""
+def listing(dataset_name: str, having: Literal["label", "text"]) -> Listing:
+    """What the ledger holds of a dataset: every sample that has a label, or a text."""
     with database.transaction() as session:
         dataset = datasets.by_name(session, dataset_name)
-        found = [
-            Located(
-                row.sample_id, row.split, row.label, row.file_index, row.row_group, row.row_index
-            )
-            for row in session.execute(_located(dataset))
-            if row.label is not None
-        ]
-        return Listing(tuple(dataset.files), found)
+        found = [Located(*row) for row in session.execute(_located(dataset, having))]
+        return Listing(tuple(dataset.files), tuple(dataset.label_names), found)
 
 
 def contents(listed: Listing) -> Iterator[bytes]:
@@ -55,17 +52,20 @@ def contents(listed: Listing) -> Iterator[bytes]:
                 yield encoded[sample.row_index].as_py()
 
 
-def _located(dataset: tables.Dataset) -> sa.Select[str, str, int | None, int, int, int]:
+def _located(
+    dataset: tables.Dataset, having: Literal["label", "text"]
+) -> sa.Select[str, str, int | None, str | None, int, int, int]:
     sample = tables.Sample
     return (
         sa.select(
             sample.sample_id,
             sample.split,
             sample.label,
+            sample.text,
             sample.file_index,
             sample.row_group,
             sample.row_index,
         )
-        .where(sample.dataset_id == dataset.id, sample.label.is_not(None))
+        .where(sample.dataset_id == dataset.id, getattr(sample, having).is_not(None))
         .order_by(sample.file_index, sample.row_group, sample.row_index)
     )

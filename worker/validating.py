@@ -1,21 +1,15 @@
-"""The validation job: do the tensors of an uploaded version fit its architecture?"""
+"""The validation job: do the files of an uploaded version fit each other and the data?"""
 
-import torch
-
-from salun_core import architectures
-from salun_core import errors as core_errors
-from service import artifacts, database, errors, jobs, storage, tables, validation, versions
+from service import artifacts, database, errors, jobs, models, tables, validation, versions
 from worker import leases
+from worker.families import contract, registered
 
 
 def run(lease: leases.Lease) -> None:
     """Accept the version, or say what was got and expected."""
     claimed = lease.claimed
-    lease.enter("validating")
-    with database.transaction() as session:
-        version = session.get_one(tables.Version, claimed.subject_id)
-        files = {file.path: file.digest for file in versions.files_of(session, version)}
-    problem = _problem(files)
+    family, upload = _uploaded(lease)
+    problem = _problem(registered.FAMILIES[family], upload)
     with database.transaction() as session:
         job = jobs.hold(session, claimed)
         version = session.get_one(tables.Version, claimed.subject_id)
@@ -27,24 +21,20 @@ def run(lease: leases.Lease) -> None:
             jobs.finish(session, job, "failed", {"code": problem.code, "detail": problem.detail})
 
 
-def _problem(files: dict[str, str]) -> errors.Problem | None:
+def _uploaded(lease: leases.Lease) -> tuple[str, contract.Upload]:
+    with database.transaction() as session:
+        version = session.get_one(tables.Version, lease.claimed.subject_id)
+        model = session.get_one(tables.Model, version.model_id)
+        files: dict[str, artifacts.FileRef] = {
+            file.path: file for file in versions.files_of(session, version)
+        }
+        sampling = models.policy_of(model).sampling
+        return model.family, contract.Upload(files, model.dataset.name, sampling, lease.enter)
+
+
+def _problem(family: contract.AnyFamily, upload: contract.Upload) -> errors.Problem | None:
     try:
-        config = artifacts.read_config(files[artifacts.CONFIG])
-        net = architectures.load(config, storage.path_of(files[artifacts.WEIGHTS]))
+        family.validate(upload)
     except errors.Invalid as invalid:
         return invalid.problems[0]
-    except core_errors.UnknownArchitectureError as error:
-        return errors.Problem(f"/{artifacts.CONFIG}", "unknown-architecture", str(error))
-    except core_errors.ArchitectureMismatchError as error:
-        return errors.Problem(f"/{artifacts.WEIGHTS}", "architecture-mismatch", str(error))
-    except core_errors.InvalidInputError as error:
-        return errors.Problem(f"/{artifacts.WEIGHTS}", "invalid-artifact", str(error))
-    return _not_finite(net)
-
-
-def _not_finite(net: torch.nn.Module) -> errors.Problem | None:
-    for name, tensor in net.state_dict().items():
-        if not bool(torch.isfinite(tensor).all()):
-            detail = f"{name} holds NaN or infinity, expected finite weights"
-            return errors.Problem(f"/{artifacts.WEIGHTS}", "not-finite", detail)
     return None

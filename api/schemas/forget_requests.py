@@ -41,7 +41,18 @@ class ForgetRequestIn(base.Input):
                     "model": "digits",
                     "targets": [{"kind": "sample", "ids": ["img_0001", "img_0417"]}],
                     "regulation": "gdpr",
-                }
+                },
+                {
+                    "model": "icons",
+                    "targets": [
+                        {
+                            "kind": "concept",
+                            "concept": "twemoji",
+                            "replacement": "noto",
+                            "prompts": ["a twemoji cat", "twemoji of a red heart"],
+                        }
+                    ],
+                },
             ]
         }
     )
@@ -49,7 +60,11 @@ class ForgetRequestIn(base.Input):
     model: base.Name
     targets: Annotated[tuple[specs.Target, ...], pydantic.Field(min_length=1, max_length=1000)]
     method: dict[str, Any] | None = pydantic.Field(
-        default=None, description="fields of the recipe to pin; see UnlearningSpec in the docs"
+        default=None,
+        description=(
+            "fields of the recipe to pin: of UnlearningSpec for classifiers, of GenerationSpec for "
+            "generators"
+        ),
     )
     subject_request_id: uuid.UUID | None = None
     regulation: Literal["gdpr", "ccpa", "other"] = "gdpr"
@@ -63,7 +78,7 @@ class ForgetRequestIn(base.Input):
 
 
 class TargetsSummary(base.Output):
-    """What became of the samples that a request names."""
+    """What became of the samples that a request names; concepts are not counted."""
 
     matched: int
     already_erased: int
@@ -160,6 +175,7 @@ class BatchOut(base.Output):
     sealed_at: datetime.datetime | None
     requests: int
     samples: int
+    concepts: list[str]
     method: dict[str, Any]
     job_id: uuid.UUID | None
     result_version: int | None

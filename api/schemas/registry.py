@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from api.schemas import base
+from salun_core import specs
 
 Scope = Literal[
     "requests:submit",
@@ -59,9 +60,15 @@ class ModelIn(base.Input):
     """A neural network to register."""
 
     name: base.Name
-    family: Literal["classifier", "class_conditional_diffusion", "text_to_image"]
+    family: specs.Family
     dataset: base.Name
-    policy: dict[str, Any] | None = None
+    policy: dict[str, Any] | None = pydantic.Field(
+        default=None,
+        description=(
+            "what its owner decides once, such as auto_publish, max_forget_share, acceptance and, "
+            "for generators, sampling {steps, guidance_scale, images}: how it is served"
+        ),
+    )
 
 
 class ModelOut(base.Output):

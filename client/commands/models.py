@@ -21,13 +21,25 @@ def push(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="Folder with config.json and model.safetensors", exists=True, file_okay=False
+            help="Folder with config.json and model.safetensors, or in diffusers' layout",
+            exists=True,
+            file_okay=False,
         ),
     ],
     dataset: Annotated[str, typer.Option(help="Dataset that it was trained on")],
     family: Annotated[
         str, typer.Option(help="classifier, class_conditional_diffusion or text_to_image")
     ] = "classifier",
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Generators: DDIM steps in serving")
+    ] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(min=1.0, max=100.0, help="Generators: guidance in serving")
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="Generators: pictures a prompt in verification"),
+    ] = None,
     url: session.Url = None,
     key: session.Key = None,
     as_json: session.AsJson = False,
@@ -37,11 +49,17 @@ def push(
     The version is published once the service has checked it: safetensors header, config, names and
     shapes of all tensors. Pickled weights are never sent.
 
-    Example: salun models push digits ./resnet18 --dataset digits
+    Examples:
+
+    salun models push digits ./resnet18 --dataset digits
+
+    salun models push icons ./folder --dataset icons --family text_to_image --guidance-scale 3
     """
+    chosen = {"steps": steps, "guidance_scale": guidance_scale, "images": images}
+    sampling = {name: value for name, value in chosen.items() if value is not None}
     with session.opened(url, key, as_json=as_json) as api:
         paths = _files(folder)
-        _register(api, name, family, dataset)
+        _register(api, name, family, dataset, sampling)
         total = sum(path.stat().st_size for path in paths)
         with progress.bytes_bar("uploading", total, quiet=as_json) as on_bytes:
             uploads = transfer.push(api, paths, on_bytes)
@@ -86,23 +104,32 @@ def _files(folder: Path) -> list[Path]:
     allowed = [path for path in visible if path.suffix in _ALLOWED]
     if not allowed:
         raise errors.ClientError(
-            f"{folder} has nothing to send; expected config.json and model.safetensors"
+            f"{folder} has nothing to send; expected config.json and model.safetensors, or a "
+            "diffusers folder"
         )
     return allowed
 
 
-def _register(api: http.Api, name: str, family: str, dataset: str) -> None:
+def _register(
+    api: http.Api, name: str, family: str, dataset: str, sampling: Mapping[str, Any]
+) -> None:
     try:
         known = api.get(http.path("v1", "models", name))
     except errors.ApiError as error:
         if error.status != httpx.codes.NOT_FOUND:
             raise
-        api.post("/v1/models", {"name": name, "family": family, "dataset": dataset})
+        policy = {"policy": {"sampling": dict(sampling)}} if sampling else {}
+        api.post("/v1/models", {"name": name, "family": family, "dataset": dataset, **policy})
         return
     if (known["family"], known["dataset"]) != (family, dataset):
         raise errors.ClientError(
             f"model {name} is a {known['family']} trained on {known['dataset']}, "
             f"got {family} on {dataset}; choose another name"
+        )
+    registered = known["policy"].get("sampling", {})
+    if any(registered.get(name) != value for name, value in sampling.items()):
+        raise errors.ClientError(
+            f"model {name} was registered with sampling {registered}, got {dict(sampling)}"
         )
 
 

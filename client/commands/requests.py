@@ -26,6 +26,18 @@ def forget(
     subjects: Annotated[
         list[str] | None, typer.Option("--subject", help="A person's subject_id; may be repeated")
     ] = None,
+    concepts: Annotated[
+        list[str] | None,
+        typer.Option("--concept", help="What a text-to-image model draws no more; may be repeated"),
+    ] = None,
+    replacements: Annotated[
+        list[str] | None,
+        typer.Option("--replacement", help="What it draws instead; one for each --concept"),
+    ] = None,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", help="A text that names the (single) concept; may be repeated"),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay and show the progress")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell what would be matched")
@@ -37,7 +49,7 @@ def forget(
     key: session.Key = None,
     as_json: session.AsJson = False,
 ) -> None:
-    """Ask a model to forget samples, a class or a person. Accepted means durable.
+    """Ask a model to forget samples, a class, a person or a concept. Accepted means durable.
 
     Examples:
 
@@ -46,9 +58,17 @@ def forget(
     salun forget digits --class seven --wait
 
     salun forget digits --samples-file erase.txt --dry-run
+
+    salun forget icons --concept twemoji --replacement noto --wait
     """
     with session.opened(url, key, as_json=as_json) as api:
         targets = _targets(samples or [], samples_file, labels or [], subjects or [])
+        targets += _concepts(concepts or [], replacements or [], prompts or [])
+        if not targets:
+            raise errors.ClientError(
+                "nothing to forget: got no target, expected --sample, --samples-file, --class, "
+                "--subject or --concept"
+            )
         body = {"model": model, "targets": targets}
         if dry_run:
             _show_dry_run(api.post("/v1/forget-requests:validate", body), as_json=as_json)
@@ -167,12 +187,26 @@ def _targets(
     targets: list[dict[str, Any]] = [{"kind": "sample", "ids": ids}] if ids else []
     targets += [{"kind": "class", "label": label} for label in labels]
     targets += [{"kind": "subject", "subject_id": subject} for subject in subjects]
-    if not targets:
-        raise errors.ClientError(
-            "nothing to forget: got no target, expected --sample, --samples-file, --class "
-            "or --subject"
-        )
     return targets
+
+
+def _concepts(
+    concepts: list[str], replacements: list[str], prompts: list[str]
+) -> list[dict[str, Any]]:
+    if len(concepts) != len(replacements):
+        raise errors.ClientError(
+            f"got {len(concepts)} --concept and {len(replacements)} --replacement, expected one "
+            "replacement for each concept"
+        )
+    if prompts and len(concepts) != 1:
+        raise errors.ClientError(
+            f"got --prompt for {len(concepts)} concepts, expected one; send several over HTTP"
+        )
+    more = {"prompts": prompts} if prompts else {}
+    return [
+        {"kind": "concept", "concept": concept, "replacement": replacement, **more}
+        for concept, replacement in zip(concepts, replacements, strict=True)
+    ]
 
 
 def _show_dry_run(found: http.Json, *, as_json: bool) -> None:

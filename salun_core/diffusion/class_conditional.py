@@ -39,6 +39,11 @@ class ClassConditional:
         config: Any = self.denoiser.config
         return (config.in_channels, config.sample_size, config.sample_size)
 
+    @property
+    def frozen_parts(self) -> tuple[torch.nn.Module, ...]:
+        """The VAE, where there is one."""
+        return self.codec.nets
+
     def conditions(self, texts: Sequence[str]) -> torch.Tensor:
         """Class numbers, int64 (N,)."""
         unknown = sorted(set(texts) - set(self.classes))

@@ -15,6 +15,7 @@ class Codec(Protocol):
     """Pictures to latents and back."""
 
     image_size: tuple[int, int, int]
+    nets: tuple[torch.nn.Module, ...]
 
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:
         """uint8 (B, C, H, W) to float32 latents."""
@@ -44,6 +45,7 @@ class Pixels:
             )
         picture_channels, self._fold = _FOLDS[channels]
         self.image_size = (picture_channels, side * self._fold, side * self._fold)
+        self.nets: tuple[torch.nn.Module, ...] = ()
 
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:
         """uint8 (B, C, H, W) to float32 (B, C·fold², H/fold, W/fold)."""
@@ -65,6 +67,7 @@ class Latents:
     def __init__(self, vae: Any, side: int) -> None:  # noqa: ANN401 - diffusers has no types
         self._vae = vae
         self._config = vae.config
+        self.nets: tuple[torch.nn.Module, ...] = (vae,)
         for parameter in vae.parameters():
             parameter.requires_grad_(False)
         with torch.no_grad():

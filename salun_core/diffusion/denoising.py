@@ -62,6 +62,15 @@ def ddpm(config: dict[str, Any]) -> Any:  # noqa: ANN401 - diffusers has no type
     return diffusers.DDPMScheduler.from_config(config)
 
 
+def ddim(config: dict[str, Any]) -> Any:  # noqa: ANN401
+    """The deterministic way back for any served scheduler configuration.
+
+    DDIM clips unless it is told not to; most schedulers that a model may come with never do.
+    """
+    clips = config.get("_class_name", "DDIMScheduler") in ("DDIMScheduler", "DDPMScheduler")
+    return diffusers.DDIMScheduler.from_config({"clip_sample": clips, **config})
+
+
 def sample_losses(
     generator: generators.Generator, noised: Noised, conditions: torch.Tensor
 ) -> torch.Tensor:

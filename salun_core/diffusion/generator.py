@@ -5,10 +5,13 @@ embedding of a text. Conditions are asked for by text; for a class-conditional m
 the names of its classes.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
+
+from salun_core import modes
 
 
 class Generator(Protocol):
@@ -33,6 +36,10 @@ class Generator(Protocol):
     @property
     def latent_size(self) -> tuple[int, int, int]:
         """(channels, height, width) of what is denoised."""
+
+    @property
+    def frozen_parts(self) -> Sequence[torch.nn.Module]:
+        """The other nets: they make latents, pictures and conditions, and never change."""
 
     def conditions(self, texts: Sequence[str]) -> torch.Tensor:
         """The conditions of N texts, (N, ...), on the denoiser's device.
@@ -67,3 +74,16 @@ class Generator(Protocol):
 
     def with_denoiser(self, denoiser: torch.nn.Module) -> "Generator":
         """The same model around another net of the same architecture; all else is shared."""
+
+
+@contextlib.contextmanager
+def denoiser_alone(generator: Generator) -> Iterator[None]:
+    """Frozen parts wait in main memory: latents and conditions are made before steps are taken."""
+    device = modes.device_of(generator.denoiser)
+    for part in generator.frozen_parts:
+        part.to("cpu")
+    try:
+        yield
+    finally:
+        for part in generator.frozen_parts:
+            part.to(device)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from salun_core import errors, randomness, specs
+from salun_core import errors, phrases, randomness, specs
 from salun_core.diffusion import judge as judges
 from salun_core.diffusion import tasks
 from salun_core.diffusion import terms as vocabularies
@@ -148,15 +148,15 @@ def of_concepts(
     """
     for concept in concepts:
         judge.terms_of(concept.concept)
-    phrases = [concept.concept for concept in concepts]
+    named = [concept.concept for concept in concepts]
     forgotten: list[Question] = []
     paraphrases: list[Question] = []
     for concept in concepts:
-        own = sorted({text for text in captions if tasks.names(text, concept.concept)})
+        own = sorted({text for text in captions if phrases.names(text, concept.concept)})
         prompts = [*concept.prompts, *(_shuffled(own, seed) or tasks.prompts_of(concept))]
         forgotten += _dealt([Question(text, concept.concept) for text in prompts], images)
         paraphrases += _dealt(_other_words(judge, concept.concept, own, seed), images)
-    gone = [*phrases, *previous]
+    gone = [*named, *previous]
     return Questions(
         tuple(forgotten),
         _kept(judge, kept, gone, _KEPT_SHARE * images, seed),
@@ -205,8 +205,8 @@ def _kept(
     return tuple(Question(text, text) for text in (next(turns[next(rounds)]) for _ in range(count)))
 
 
-def _any(text: str, phrases: Sequence[str]) -> bool:
-    return any(tasks.names(text, phrase) for phrase in phrases)
+def _any(text: str, named: Sequence[str]) -> bool:
+    return any(phrases.names(text, phrase) for phrase in named)
 
 
 def _other_words(

@@ -4,10 +4,12 @@ With ``clip_sample`` the clipped picture must be used to go on (``use_clipped_mo
 DDIM mixes a clipped picture with the noise of an unclipped one and draws poorly.
 """
 
-import diffusers
+from typing import Any
+
 import torch
 
 from salun_core import generation_specs, modes, progress, randomness
+from salun_core.diffusion import denoising
 from salun_core.diffusion import generator as generators
 
 BATCH_SIZE = 64
@@ -38,8 +40,7 @@ def draw(
         CancelledError: from ``report``.
     """
     device = modes.device_of(generator.denoiser)
-    scheduler = diffusers.DDIMScheduler.from_config(generator.scheduler_config)
-    scheduler.set_timesteps(sampling.steps)
+    scheduler = scheduler_of(generator, sampling.steps)
     random = randomness.generator(seed, "sampling")
     noise = torch.randn(len(conditions), *generator.latent_size, generator=random)
     starts = range(0, len(conditions), BATCH_SIZE)
@@ -48,13 +49,36 @@ def draw(
         wanted = conditions[start : start + BATCH_SIZE]
         current = noise[start : start + BATCH_SIZE].to(device)
         for step, timestep in enumerate(scheduler.timesteps, start=1):
-            predicted = _guided(generator, current, timestep, wanted, sampling.guidance_scale)
-            current = scheduler.step(
-                predicted, timestep, current, use_clipped_model_output=scheduler.config.clip_sample
-            ).prev_sample
+            current = less_noisy(
+                generator, scheduler, current, timestep, wanted, sampling.guidance_scale
+            )
             report(turn * sampling.steps + step, len(starts) * sampling.steps)
         drawn.append(generator.decode(current))
     return torch.cat(drawn)
+
+
+def scheduler_of(generator: generators.Generator, steps: int) -> Any:  # noqa: ANN401
+    """DDIM for the model, set to so many steps; its ``timesteps`` are the way from noise."""
+    scheduler = denoising.ddim(generator.scheduler_config)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+@torch.no_grad()
+def less_noisy(
+    generator: generators.Generator,
+    scheduler: Any,  # noqa: ANN401
+    latents: torch.Tensor,
+    timestep: torch.Tensor,
+    conditions: torch.Tensor,
+    guidance_scale: float,
+) -> torch.Tensor:
+    """One step on the way from noise: latents (B, ...) of ``timestep`` become those of the next."""
+    predicted = _guided(generator, latents, timestep, conditions, guidance_scale)
+    stepped: torch.Tensor = scheduler.step(
+        predicted, timestep, latents, use_clipped_model_output=scheduler.config.clip_sample
+    ).prev_sample
+    return stepped
 
 
 def _guided(

@@ -1,11 +1,10 @@
 """From what a request names to what a method works on."""
 
-import re
 from collections.abc import Sequence
 
 import torch
 
-from salun_core import errors, generation_specs, images, progress, randomness, specs
+from salun_core import errors, generation_specs, images, phrases, progress, randomness, specs
 from salun_core.diffusion import data as datasets
 from salun_core.diffusion import generator as generators
 from salun_core.diffusion import sampling as drawing
@@ -13,6 +12,8 @@ from salun_core.diffusion.unlearn import contract
 
 TEMPLATES = ("{}", "a {}", "a picture of {}", "an image of a {}")
 _DRAWN = 64  # pictures that a model draws for itself where nobody gave any
+
+names = phrases.names
 
 
 def of_class(
@@ -80,7 +81,7 @@ def of_concepts(
     missing = [
         concept
         for concept in concepts
-        if not any(names(text, concept.concept) for text in forget_set.texts)
+        if not any(phrases.names(text, concept.concept) for text in forget_set.texts)
     ]
     if missing:
         asked = [text for concept in missing for text in prompts_of(concept)]
@@ -123,23 +124,19 @@ def prompts_of(concept: specs.ConceptTarget) -> tuple[str, ...]:
     return concept.prompts or tuple(template.format(concept.concept) for template in TEMPLATES)
 
 
-def names(text: str, phrase: str) -> bool:
-    """Whether the text contains the phrase as whole words, in any case."""
-    return _pattern(phrase).search(text) is not None
-
-
 def replace(text: str, concepts: Sequence[specs.ConceptTarget]) -> str:
-    """The text with every concept replaced; with only the replacement where none is named."""
+    """The text with every concept replaced; the longer phrase first where two overlap.
+
+    A text that names none becomes the replacement of the concept whose prompt it is.
+    """
     changed = text
-    for concept in concepts:
+    for concept in sorted(concepts, key=lambda concept: -len(concept.concept)):
         literal = concept.replacement.replace("\\", r"\\")
-        changed = _pattern(concept.concept).sub(literal, changed)
-    return changed if changed != text else concepts[0].replacement
-
-
-def _pattern(phrase: str) -> re.Pattern[str]:
-    words = r"\s+".join(re.escape(word) for word in phrase.split())
-    return re.compile(rf"(?<!\w){words}(?!\w)", re.IGNORECASE)
+        changed = phrases.pattern(concept.concept).sub(literal, changed)
+    if changed != text:
+        return changed
+    asked = next((concept for concept in concepts if text in concept.prompts), concepts[0])
+    return asked.replacement
 
 
 def _joined(first: datasets.CaptionedSet, second: datasets.CaptionedSet) -> datasets.CaptionedSet:

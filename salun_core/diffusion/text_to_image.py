@@ -41,6 +41,11 @@ class TextToImage:
         config: Any = self.denoiser.config
         return (config.in_channels, config.sample_size, config.sample_size)
 
+    @property
+    def frozen_parts(self) -> tuple[torch.nn.Module, ...]:
+        """Text encoder and VAE."""
+        return (self.text_encoder, *self.codec.nets)
+
     def tokens(self, texts: Sequence[str]) -> torch.Tensor:
         """Token ids of N texts, padded and cut to the encoder's length, int64 (N, length)."""
         tokens: torch.Tensor = self.tokenizer(

@@ -25,8 +25,8 @@ from salun_core import errors as core_errors
 from salun_core.unlearn import contract as unlearn_contract
 from salun_core.unlearn import methods
 from service import artifacts, planning, storage
-from worker import pictures, samples
-from worker.families import classifier_audit
+from worker import devices, pictures, places, samples
+from worker.families import classifier_audit, contract
 
 _BUFFERS, _DETAIL = "changed_buffers", "detail"
 
@@ -142,6 +142,24 @@ class PreparedClassifier:
 class Classifier:
     """The adapter."""
 
+    def validate(self, upload: contract.Upload) -> None:
+        """The tensors fit the architecture; raises :class:`errors.Invalid`."""
+        upload.enter("validating")
+        try:
+            config = artifacts.read_config(upload.files[artifacts.CONFIG].digest)
+            weights_path = storage.path_of(upload.files[artifacts.WEIGHTS].digest)
+            net = architectures.load(config, weights_path)
+        except core_errors.UnknownArchitectureError as error:
+            raise contract.unfit(artifacts.CONFIG, "unknown-architecture", error) from error
+        except core_errors.ArchitectureMismatchError as error:
+            raise contract.unfit(artifacts.WEIGHTS, "architecture-mismatch", error) from error
+        except core_errors.InvalidInputError as error:
+            raise contract.unfit(artifacts.WEIGHTS, "invalid-artifact", error) from error
+        for name, tensor in net.state_dict().items():
+            if not bool(torch.isfinite(tensor).all()):
+                detail = f"{name} holds NaN or infinity, expected finite weights"
+                raise contract.unfit(artifacts.WEIGHTS, "not-finite", detail)
+
     def prepare(
         self,
         plan: planning.Plan,
@@ -154,15 +172,15 @@ class Classifier:
         return PreparedClassifier(plan, config, original, _sets(plan, config, report))
 
     def new_files(
-        self, base: Sequence[artifacts.FileRef], unlearned: artifacts.FileRef
+        self, base: Sequence[artifacts.FileRef], unlearned: storage.Stored
     ) -> list[artifacts.FileRef]:
         """The base version's files with the weights replaced."""
-        return [unlearned if file.path == artifacts.WEIGHTS else file for file in base]
+        return contract.with_replaced(base, artifacts.WEIGHTS, unlearned)
 
 
 def _load(config: specs.ClassifierConfig, path: Path) -> torch.nn.Module:
-    """The net on this worker's GPU, or on the CPU where there is none."""
-    return architectures.load(config, path).to("cuda" if torch.cuda.is_available() else "cpu")
+    """The net where this worker computes."""
+    return architectures.load(config, path).to(devices.chosen())
 
 
 def _mask(path: Path) -> masks.SaliencyMask | None:
@@ -175,18 +193,12 @@ def _sets(
     plan: planning.Plan, config: specs.ClassifierConfig, report: progress.Progress
 ) -> dict[str, images.ImageSet]:
     """Every set of the plan, sorted by sample id, over one array of mapped pictures."""
-    listed = samples.listing(plan.dataset)
-    places = _places(plan, listed)
-    missing = len(plan.forget_ids) - len(places["forget"])
-    if missing:
-        detail = f"{missing} of {len(plan.forget_ids)} samples to forget are not in the stored data"
-        raise core_errors.InvalidDataError(detail)
+    listed = samples.listing(plan.dataset, "label")
+    places_of = places.of_plan(plan, listed)
     decode = preprocessing.Preprocessing(config.pretrained_cfg)
     shared = pictures.mapped(listed, decode, report)
-    del places["withheld"]
     found = {}
-    for name, rows in places.items():
-        rows.sort(key=lambda row: listed.samples[row].sample_id)
+    for name, rows in places_of.items():
         chosen = [listed.samples[row] for row in rows]
         found[name] = images.ImageSet(
             images.Pictures(shared, torch.tensor(rows, dtype=torch.int64)),
@@ -194,17 +206,3 @@ def _sets(
             tuple(one.sample_id for one in chosen),
         )
     return found
-
-
-def _places(plan: planning.Plan, listed: samples.Listing) -> dict[str, list[int]]:
-    """Positions in the listing by set."""
-    named = dict.fromkeys(plan.withheld_ids, "withheld")
-    named |= dict.fromkeys(plan.previous_ids, "previous")
-    named |= dict.fromkeys(plan.forget_ids, "forget")
-    places: dict[str, list[int]] = {
-        name: [] for name in ("forget", "previous", "withheld", "retain", "holdout", "test")
-    }
-    for row, one in enumerate(listed.samples):
-        of_split = "retain" if one.split == "train" else one.split
-        places[named.get(one.sample_id, of_split)].append(row)
-    return places

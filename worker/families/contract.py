@@ -1,11 +1,14 @@
 """What the pipeline needs of a model family. One adapter a family; the pipeline knows only this."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from salun_core import audit, controls, progress, specs
-from service import artifacts, planning
+from salun_core import audit, controls, generation_specs, progress, specs
+from service import artifacts, errors, planning, storage
+
+SpecT = TypeVar("SpecT", bound=specs.Recipe, contravariant=True)
 
 
 class Auditor(Protocol):
@@ -43,17 +46,15 @@ class Auditor(Protocol):
         """U-LiRA by so many pairs of shadow nets."""
 
 
-class Prepared(Protocol):
+class Prepared(Protocol[SpecT]):
     """A loaded job: the original net and the sets of its plan."""
 
-    def compute_mask(
-        self, spec: specs.UnlearningSpec, path: Path, report: progress.Progress
-    ) -> None:
+    def compute_mask(self, spec: SpecT, path: Path, report: progress.Progress) -> None:
         """Write the mask of a recipe."""
 
     def unlearn(
         self,
-        spec: specs.UnlearningSpec,
+        spec: SpecT,
         mask: Path,
         path: Path,
         report: progress.Progress,
@@ -62,9 +63,51 @@ class Prepared(Protocol):
         """Write the unlearned weights."""
 
     def verify(
-        self, spec: specs.UnlearningSpec, mask: Path, unlearned: Path, report: progress.Progress
+        self, spec: SpecT, mask: Path, unlearned: Path, report: progress.Progress
     ) -> specs.VerificationReport:
-        """Measure the unlearned net beside the original."""
+        """Measure the unlearned net beside the original.
+
+        Pictures are put into the store; the evidence lists them under ``pictures`` as name, digest
+        and size.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Upload:
+    """A version that is not validated yet, and what it is for.
+
+    Attributes:
+        files: by path.
+        dataset: that the model was trained on.
+        sampling: how a generator will be sampled from.
+        enter: begins a stage of the validation; returns its progress function.
+    """
+
+    files: Mapping[str, artifacts.FileRef]
+    dataset: str
+    sampling: generation_specs.Sampling
+    enter: Callable[[str], progress.Progress]
+
+
+class Family(Protocol[SpecT]):
+    """An adapter between the registry's files and ``salun_core``."""
+
+    def validate(self, upload: Upload) -> None:
+        """Everything fits; raises :class:`errors.Invalid` with one problem where it does not."""
+
+    def prepare(
+        self, plan: planning.Plan, files: Mapping[str, artifacts.FileRef], report: progress.Progress
+    ) -> Prepared[SpecT]:
+        """Load the original net and the data."""
+
+    def new_files(
+        self, base: Sequence[artifacts.FileRef], unlearned: storage.Stored
+    ) -> list[artifacts.FileRef]:
+        """The files of the new version: the base version's with the weights replaced."""
+
+
+class Auditable(Protocol):
+    """A loaded job whose version can be audited."""
 
     def audit(
         self, spec: specs.UnlearningSpec, unlearned: Path, training: specs.UnlearningSpec
@@ -72,15 +115,27 @@ class Prepared(Protocol):
         """Begin an audit of a version; ``training`` is how nets are trained from scratch."""
 
 
-class Family(Protocol):
-    """An adapter between the registry's files and ``salun_core``."""
+class AuditedFamily(Protocol):
+    """A family whose versions can be audited."""
 
     def prepare(
         self, plan: planning.Plan, files: Mapping[str, artifacts.FileRef], report: progress.Progress
-    ) -> Prepared:
+    ) -> Auditable:
         """Load the original net and the data."""
 
-    def new_files(
-        self, base: Sequence[artifacts.FileRef], unlearned: artifacts.FileRef
-    ) -> list[artifacts.FileRef]:
-        """The files of the new version: the base version's with the weights replaced."""
+
+AnyFamily = Family[Any]
+
+
+def unfit(path: str, code: str, detail: object) -> errors.Invalid:
+    """The refusal of a version for one of its files."""
+    problem = errors.Problem(f"/{path}", code, str(detail))
+    return errors.Invalid("unsafe-artifact", problem.detail, [problem])
+
+
+def with_replaced(
+    base: Sequence[artifacts.FileRef], path: str, content: storage.Stored
+) -> list[artifacts.FileRef]:
+    """The same files with other content at one path."""
+    replaced = artifacts.FileRef(path, content.digest, content.size)
+    return [replaced if file.path == path else file for file in base]

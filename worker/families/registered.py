@@ -2,6 +2,13 @@
 
 from collections.abc import Mapping
 
-from worker.families import classifier, contract
+from worker.families import classifier, contract, generation
 
-FAMILIES: Mapping[str, contract.Family] = {"classifier": classifier.Classifier()}
+_CLASSIFIER = classifier.Classifier()
+
+FAMILIES: Mapping[str, contract.AnyFamily] = {
+    "classifier": _CLASSIFIER,
+    "class_conditional_diffusion": generation.Generation("class_conditional_diffusion"),
+    "text_to_image": generation.Generation("text_to_image"),
+}
+AUDITED: Mapping[str, contract.AuditedFamily] = {"classifier": _CLASSIFIER}

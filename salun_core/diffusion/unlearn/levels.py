@@ -47,7 +47,7 @@ def measure(
         for _ in range(_PER_BIN // _AT_ONCE):
             rows = torch.randint(0, len(unseen), (_AT_ONCE,), generator=random)
             drawn = torch.rand(_AT_ONCE, generator=random)
-            timesteps = ((place + drawn) * width).long()
+            timesteps = ((place + drawn) * width).long().clamp_max(schedule.timesteps - 1)
             noise = torch.randn(unseen.latents[rows].shape, generator=random)
             noised = schedule.noise_at(unseen.latents[rows], timesteps, noise)
             losses.append(denoising.sample_losses(generator, noised, unseen.conditions(rows)))

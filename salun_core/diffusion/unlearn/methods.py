@@ -7,10 +7,14 @@ from salun_core.diffusion import generator as generators
 from salun_core.diffusion import saliency
 from salun_core.diffusion.unlearn import (
     contract,
+    esd,
+    forget_me_not,
     gradient_ascent,
     random_label,
     retrain,
     salun,
+    selective_amnesia,
+    uce,
 )
 from salun_core.unlearn import contract as results
 from salun_core.unlearn import methods as classifier_methods
@@ -18,7 +22,11 @@ from salun_core.unlearn import methods as classifier_methods
 METHODS: Mapping[generation_specs.MethodName, contract.Method] = {
     "salun": salun.unlearn,
     "random_label": random_label.unlearn,
+    "esd": esd.unlearn,
+    "forget_me_not": forget_me_not.unlearn,
+    "selective_amnesia": selective_amnesia.unlearn,
     "gradient_ascent": gradient_ascent.unlearn,
+    "uce": uce.unlearn,
     "retrain": retrain.unlearn,
 }
 
@@ -71,7 +79,8 @@ def unlearn(
     original = masked_step.copy_state(generator.denoiser)
     if spec.method not in METHODS:
         raise errors.InvalidDataError(f"got method {spec.method!r}, expected {sorted(METHODS)}")
-    result = METHODS[spec.method](generator, data, mask, spec, report, checkpoints)
+    with generators.denoiser_alone(generator):
+        result = METHODS[spec.method](generator, data, mask, spec, report, checkpoints)
     classifier_methods.assert_finite(generator.denoiser)
     masked_step.assert_frozen_unchanged(original, generator.denoiser, mask, result.changed_buffers)
     return result

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from salun_core import errors, specs
+from salun_core import errors, phrases, specs
 from salun_core.diffusion import questions, tasks
 from tests.salun_core.diffusion import ideal_judges, ideal_models
 
@@ -14,8 +14,8 @@ RED_BAR = specs.ConceptTarget(kind="concept", concept="red bar", replacement="gr
 
 
 def of(concept: specs.ConceptTarget, seed: int = 0) -> questions.Questions:
-    captions = [text for text in TEXTS if tasks.names(text, concept.concept)]
-    kept = [text for text in TEXTS if not tasks.names(text, concept.concept)]
+    captions = [text for text in TEXTS if phrases.names(text, concept.concept)]
+    kept = [text for text in TEXTS if not phrases.names(text, concept.concept)]
     return questions.of_concepts(ideal_judges.of_words(), captions, kept, [concept], 12, seed)
 
 
@@ -35,14 +35,14 @@ def test_a_class_cannot_be_kept_and_gone() -> None:
 
 def test_a_concept_is_asked_for_by_the_captions_that_name_it() -> None:
     asked = of(RED)
-    assert {one.prompt for one in asked.forgotten} == {t for t in TEXTS if tasks.names(t, "red")}
+    assert {one.prompt for one in asked.forgotten} == {t for t in TEXTS if phrases.names(t, "red")}
     assert {one.subject for one in asked.forgotten} == {"red"}
     assert len(asked.forgotten) == 12
 
 
 def test_kept_questions_name_nothing_gone_and_reach_every_term_alike() -> None:
     asked = of(RED)
-    assert not any(tasks.names(one.prompt, "red") for one in asked.kept)
+    assert not any(phrases.names(one.prompt, "red") for one in asked.kept)
     judge = ideal_judges.of_words()
     counts = Counter(term for one in asked.kept for term in judge.terms_of(one.subject))
     assert set(counts) == set(judge.terms) - {"red"}
@@ -64,7 +64,7 @@ def test_compositions_share_a_term_with_what_is_gone() -> None:
 def test_without_captions_templates_ask() -> None:
     asked = questions.of_concepts(ideal_judges.of_words(), [], TEXTS, [RED], 4, 0, ["blue"])
     assert {one.prompt for one in asked.forgotten} == set(tasks.prompts_of(RED))
-    assert not any(tasks.names(one.prompt, "blue") for one in asked.kept)
+    assert not any(phrases.names(one.prompt, "blue") for one in asked.kept)
     assert [one.prompt for one in asked.previous] == ["blue"] * 4
     assert not asked.compositions
 

@@ -1,0 +1,86 @@
+"""Which recipe a diffusion model is unlearned by first, and which come after it.
+
+The counterpart of :mod:`salun_core.recipes`: what a caller pins holds on every rung.
+"""
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from salun_core import generation_specs, specs
+
+_MOST_STEPS = 100_000
+
+
+def parse(recipe: Mapping[str, Any]) -> generation_specs.GenerationSpec:
+    """A recipe that was kept.
+
+    Raises:
+        pydantic.ValidationError: it is none of this family's.
+    """
+    return generation_specs.GenerationSpec.model_validate(recipe)
+
+
+def check(pinned: Mapping[str, Any]) -> None:
+    """Whether these fields of a recipe can be pinned, whatever is to be forgotten.
+
+    Raises:
+        pydantic.ValidationError: they cannot.
+    """
+    for kind in get_args(specs.ForgetKind):
+        first(kind, pinned)
+
+
+def first(kind: specs.ForgetKind, pinned: Mapping[str, Any]) -> generation_specs.GenerationSpec:
+    """The recipe for one kind of request, with what is pinned.
+
+    Raises:
+        pydantic.ValidationError: what is pinned is no recipe.
+    """
+    method = parse(pinned).method
+    own = generation_specs.default_spec(kind, method=method).model_dump()
+    return parse({**own, **pinned})
+
+
+def ladder(
+    kind: specs.ForgetKind,
+    forget_count: int,
+    retain_count: int,
+    pinned: Mapping[str, Any],
+    *,
+    retrain: bool = True,
+) -> tuple[generation_specs.GenerationSpec, ...]:
+    """The recipes to try, one after another, until a result passes.
+
+    After the first come twice the steps, then all weights free to change, then retraining: where
+    it may be (``retrain``) and training samples of what is forgotten are there to be left out.
+    Where the caller pinned the method only that method is tried; where they pinned steps, density
+    or mask, rungs that would only change these are left out.
+    """
+    base = first(kind, pinned)
+    if base.method != "salun":
+        return (base,)
+    longer = {"steps": min(2 * base.steps, _MOST_STEPS)}
+    free = {**longer, "mask": "none", "density": 1.0}
+    changed = [
+        base.model_copy(update=more) for more in (longer, free) if not more.keys() & pinned.keys()
+    ]
+    unlearning = (base, *changed)
+    if "method" in pinned or not (retrain and forget_count and retain_count):
+        return unlearning
+    return (*unlearning, generation_specs.default_spec(kind, method="retrain", seed=base.seed))
+
+
+def within(
+    ladder: tuple[generation_specs.GenerationSpec, ...], _: int, __: int, most_steps: int
+) -> tuple[generation_specs.GenerationSpec, ...]:
+    """The rungs of a ladder that take no more optimizer steps together; one too long is skipped.
+
+    Where none fits, the first stays with as many steps as do. The steps of a recipe do not depend
+    on the sizes of the sets.
+    """
+    taken, kept = 0, []
+    for spec in ladder:
+        if taken + spec.steps <= most_steps:
+            taken += spec.steps
+            kept.append(spec)
+    return tuple(kept) or (ladder[0].model_copy(update={"steps": most_steps}),)

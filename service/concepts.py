@@ -1,0 +1,128 @@
+"""Concepts that a text-to-image model must no longer draw, and the samples that name them."""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+from sqlalchemy.dialects import postgresql
+
+from salun_core import phrases, specs
+from service import tables
+
+_ROWS_AT_A_TIME = 10_000
+
+
+def samples(
+    session: orm.Session, dataset: tables.Dataset, split: str, concept: str
+) -> dict[str, int | None]:
+    """Labels of the samples whose text contains the concept as whole words, by sample id."""
+    sample = tables.Sample
+    statement = sa.select(sample.sample_id, sample.label, sample.text).where(
+        sample.dataset_id == dataset.id, sample.split == split, sample.text.is_not(None)
+    )
+    for word in concept.split():
+        if word.isascii():  # how other letters change case is the database's locale's affair
+            statement = statement.where(sample.text.icontains(word, autoescape=True))
+    found = phrases.pattern(concept)
+    rows = session.execute(statement.execution_options(yield_per=_ROWS_AT_A_TIME))
+    return {row.sample_id: row.label for row in rows if found.search(row.text)}
+
+
+def claim(
+    session: orm.Session,
+    model_id: uuid.UUID,
+    batch_id: uuid.UUID,
+    concepts: Sequence[specs.ConceptTarget],
+) -> set[str]:
+    """Put concepts into a batch; returns those that no demand named before."""
+    if not concepts:
+        return set()
+    rows = [
+        {
+            "model_id": model_id,
+            "batch_id": batch_id,
+            "concept": phrases.normal(one.concept),
+            "replacement": one.replacement,
+            "prompts": list(one.prompts),
+        }
+        for one in sorted(concepts, key=lambda one: phrases.normal(one.concept))
+    ]
+    inserted = postgresql.insert(tables.core(tables.ConceptErasure)).values(rows)
+    claimed = inserted.on_conflict_do_nothing().returning(tables.ConceptErasure.concept)
+    return set(session.scalars(claimed))
+
+
+def placed(
+    session: orm.Session, model_id: uuid.UUID, names: Sequence[str]
+) -> Sequence[sa.Row[uuid.UUID, int | None]]:
+    """``(batch_id, version)`` of concepts that were named before."""
+    erasure = tables.ConceptErasure
+    return session.execute(
+        sa.select(erasure.batch_id, erasure.version).where(
+            erasure.model_id == model_id, erasure.concept.in_(names)
+        )
+    ).all()
+
+
+def note(session: orm.Session, request_id: uuid.UUID, names: Sequence[str]) -> None:
+    """Keep which concepts a request names."""
+    session.add_all(tables.RequestConcept(request_id=request_id, concept=name) for name in names)
+
+
+def targets(session: orm.Session, condition: sa.ColumnElement[bool]) -> list[specs.ConceptTarget]:
+    """The erasures that fulfil a condition on ``tables.ConceptErasure``, by name."""
+    rows = session.scalars(
+        sa.select(tables.ConceptErasure).where(condition).order_by(tables.ConceptErasure.concept)
+    )
+    return [
+        specs.ConceptTarget(
+            kind="concept",
+            concept=row.concept,
+            replacement=row.replacement,
+            prompts=tuple(row.prompts),
+        )
+        for row in rows
+    ]
+
+
+def drop_orphans(session: orm.Session, batch_id: uuid.UUID) -> None:
+    """Concepts of an open batch that no member names any more are not to be erased."""
+    session.execute(
+        sa.text(
+            "DELETE FROM concept_erasure WHERE batch_id = :batch AND version IS NULL "
+            "AND NOT EXISTS (SELECT 1 FROM batch_member m "
+            "JOIN request_concept c ON c.request_id = m.request_id "
+            "WHERE m.batch_id = :batch AND c.concept = concept_erasure.concept)"
+        ),
+        {"batch": batch_id},
+    )
+
+
+def mark_erased(session: orm.Session, batch_id: uuid.UUID, number: int) -> None:
+    """The batch's concepts are gone from this version on."""
+    session.execute(
+        sa.update(tables.ConceptErasure)
+        .where(tables.ConceptErasure.batch_id == batch_id, tables.ConceptErasure.version.is_(None))
+        .values(version=number, erased_at=sa.func.clock_timestamp())
+    )
+
+
+def newest_version(session: orm.Session, request: tables.ForgetRequest) -> int | None:
+    """The first version that lacks every concept that a request names; ``None`` without any."""
+    erasure, named = tables.ConceptErasure, tables.RequestConcept
+    newest: int | None = session.scalar(
+        sa.select(sa.func.max(erasure.version))
+        .join(named, named.concept == erasure.concept)
+        .where(named.request_id == request.id, erasure.model_id == request.model_id)
+    )
+    return newest
+
+
+def versions_of(model_id: uuid.UUID) -> sa.Select[Any]:
+    """The versions that first lack each concept that was erased."""
+    erasure = tables.ConceptErasure
+    return sa.select(erasure.version).where(
+        erasure.model_id == model_id, erasure.version.is_not(None)
+    )

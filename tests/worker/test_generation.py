@@ -1,0 +1,171 @@
+"""Diffusion models through the whole service: registered, made to forget, pulled, opened."""
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import diffusers
+import huggingface_hub
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from tests import conftest, generators, material
+
+QUICK = {"steps": 3, "forget_batch_size": 4, "retain_batch_size": 4, "density": 0.2}
+SAMPLING = {"steps": 2, "guidance_scale": 1.5, "images": 2}
+POLICY = {"acceptance": conftest.WIDE, "sampling": SAMPLING}
+
+
+@pytest.fixture(scope="module")
+def captioned(api: conftest.Api) -> str:
+    name = f"captioned-{uuid.uuid4().hex[:8]}"
+    ready = api.dataset(name, generators.captioned())
+    assert ready["status"] == "ready", ready
+    return name
+
+
+@pytest.fixture(scope="module")
+def classes(api: conftest.Api) -> str:
+    """A class-conditional model over the digits; its judge is trained when it is validated."""
+    folder = generators.class_folder()
+    return api.generator("class_conditional_diffusion", "digits", folder, POLICY)
+
+
+@pytest.fixture(scope="module")
+def texts(api: conftest.Api, captioned: str) -> str:
+    return api.generator("text_to_image", captioned, generators.text_folder(), POLICY)
+
+
+@pytest.fixture
+def hub(api: conftest.Api, tmp_path: Path) -> Callable[[str], Path]:
+    """Downloads a version with the stock client."""
+
+    def pull(model: str) -> Path:
+        return Path(
+            huggingface_hub.snapshot_download(
+                model, revision="production", endpoint=api.running.base_url,
+                token=api.running.admin_key, cache_dir=tmp_path,
+            )
+        )  # fmt: skip
+
+    return pull
+
+
+def changed_files(api: conftest.Api, model: str) -> set[str]:
+    """Paths whose content differs between versions 1 and 2."""
+    versions = [
+        {file["path"]: file["digest"] for file in found["files"]}
+        for found in (
+            api.http.get(f"/v1/models/{model}/versions/{number}").json() for number in (1, 2)
+        )
+    ]
+    assert versions[0].keys() == versions[1].keys()
+    return {path for path in versions[0] if versions[0][path] != versions[1][path]}
+
+
+def frozen_share(before: bytes, after: bytes) -> float:
+    """Share of the weights that are bit-identical; names, shapes and types must be."""
+    old, new = safetensors.numpy.load(before), safetensors.numpy.load(after)
+    assert {name: (a.shape, a.dtype) for name, a in old.items()} == {
+        name: (a.shape, a.dtype) for name, a in new.items()
+    }
+    same = [np.asarray(old[name] == new[name]).ravel() for name in old]
+    return float(np.concatenate(same).mean())
+
+
+def test_a_class_is_forgotten_and_the_new_folder_opens(
+    api: conftest.Api, classes: str, hub: Callable[[str], Path]
+) -> None:
+    target = {"kind": "class", "label": "seven"}
+    done = api.ended(api.forget(classes, target, method=QUICK).json()["id"])
+    assert (done["status"], done["result_version"]) == ("completed", 2), done
+    assert done["targets_summary"]["matched"] == len(material.train_ids("seven"))
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert changed_files(api, classes) == {weights}
+    folder = hub(classes)
+    before = generators.class_folder()[weights].data
+    assert 0.8 <= frozen_share(before, (folder / weights).read_bytes()) < 1.0
+    net = diffusers.UNet2DModel.from_pretrained(folder / "unet", torch_dtype="auto")
+    assert net.config.num_class_embeds == 11
+    report = api.http.get(f"/v1/forget-requests/{done['id']}/report").json()
+    assert report["family"] == "class_conditional_diffusion"
+    assert report["metrics"]["frozen_weights_unchanged"]["value"] == 1.0
+    assert {"unlearning_accuracy", "retain_accuracy", "max_group_drop"} <= report["metrics"].keys()
+    assert report["evidence"]["sampling"]["steps"] == SAMPLING["steps"]
+    assert set(report["evidence"]["judge"]["terms"]) == set(material.LABELS)
+    for picture in report["evidence"]["pictures"]:
+        content = api.http.get(f"/v1/blobs/sha256/{picture['digest']}").content
+        assert content.startswith(b"\x89PNG")
+        assert len(content) == picture["size"]
+
+
+def test_what_was_erased_is_measured_again_and_audits_are_refused(
+    api: conftest.Api, classes: str
+) -> None:
+    """Version 3 forgets another class on top of what version 2 lacks."""
+    target = {"kind": "class", "label": "six"}
+    done = api.ended(api.forget(classes, target, method=QUICK).json()["id"])
+    assert done["status"] == "completed", done
+    report = api.http.get(f"/v1/forget-requests/{done['id']}/report").json()
+    assert report["metrics"]["previous_erasures"]["n"] == SAMPLING["images"]
+    again = api.forget(classes, target, method=QUICK).json()
+    assert (again["status"], again["targets_summary"]["matched"]) == ("completed", 0)
+    audit = api.http.post(
+        f"/v1/models/{classes}/versions/{done['result_version']}/audits",
+        json={}, headers={"Idempotency-Key": uuid.uuid4().hex},
+    )  # fmt: skip
+    assert (audit.status_code, audit.json()["type"]) == (422, "/problems/unsupported")
+
+
+def test_a_concept_is_forgotten_and_the_pipeline_draws(
+    api: conftest.Api, texts: str, hub: Callable[[str], Path]
+) -> None:
+    target = {"kind": "concept", "concept": "Red", "replacement": "green"}
+    done = api.ended(api.forget(texts, target, method=QUICK).json()["id"])
+    assert (done["status"], done["result_version"]) == ("completed", 2), done
+    assert done["targets_summary"]["matched"] == 80  # 120 red ones, 40 of them held out
+    assert changed_files(api, texts) == {"unet/diffusion_pytorch_model.safetensors"}
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(hub(texts))
+    pipeline.set_progress_bar_config(disable=True)
+    (picture,) = pipeline("a red seven", num_inference_steps=1, height=8, width=8).images
+    assert picture.size == (8, 8)
+    report = api.http.get(f"/v1/forget-requests/{done['id']}/report").json()
+    assert report["evidence"]["concepts"] == {"red": ["red"]}
+    assert "paraphrase_recall" in report["metrics"]
+    again = api.forget(texts, {**target, "concept": "RED"}).json()
+    assert (again["status"], again["result_version"]) == ("completed", 2)
+
+
+def test_samples_of_a_text_model_are_forgotten(api: conftest.Api, texts: str) -> None:
+    ids = [row["sample_id"] for place, row in enumerate(material.rows()[:60])
+           if place % 2 and place % 6]  # fmt: skip
+    target = {"kind": "sample", "ids": ids[:10]}
+    done = api.ended(api.forget(texts, target, method=QUICK).json()["id"])
+    assert done["status"] == "completed", done
+    report = api.http.get(f"/v1/forget-requests/{done['id']}/report").json()
+    assert report["metrics"]["forget_holdout_auc"]["value"] is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "replaced", "told"),
+    [
+        ("unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
+         "unet/diffusion_pytorch_model.safetensors: tensors do not fit"),
+        ("text_encoder/model.safetensors", "vae/diffusion_pytorch_model.safetensors",
+         "text_encoder/: tensors missing"),
+    ],
+)  # fmt: skip
+def test_a_folder_whose_tensors_do_not_fit_is_refused(
+    api: conftest.Api, captioned: str, path: str, replaced: str, told: str
+) -> None:
+    folder = generators.text_folder()
+    name = api.registered("text_to_image", captioned, POLICY)
+    answer = api.upload(name, {**folder, path: folder[replaced]})
+    if answer.status_code == 202:  # the worker was busy
+        where = answer.headers["Location"]
+        detail = api.until(where, lambda body: body["errors"])["errors"][0]["detail"]
+    else:
+        assert answer.status_code == 422, answer.text
+        detail = answer.json()["detail"]
+    assert told in detail

@@ -1,0 +1,301 @@
+"""Diffusion models in diffusers' folder layout, class-conditional and text-to-image.
+
+Both are worked on in the same way; they differ in what samples are asked for by: the name of a
+class, or a text.
+"""
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+
+from salun_core import errors as core_errors
+from salun_core import generation_specs, masks, progress, specs, weights
+from salun_core.diffusion import (
+    data,
+    folders,
+    generator,
+    membership,
+    questions,
+    tasks,
+    verification,
+)
+from salun_core.diffusion import judge as judges
+from salun_core.diffusion.unlearn import contract as unlearn_contract
+from salun_core.diffusion.unlearn import methods
+from service import artifacts, families, planning, storage
+from worker import captions, devices, judging, places, samples
+from worker.families import contract
+
+_BUFFERS, _DETAIL, _MASK = "changed_buffers", "detail", "mask"
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedGenerator:
+    """The original model, the sets of a plan, and the judge.
+
+    Attributes:
+        base_weights: the denoiser's weights as they are served.
+        previous: what earlier jobs erased: names of classes, or concepts.
+    """
+
+    plan: planning.Plan
+    original: generator.Generator
+    base_weights: Path
+    sets: Mapping[str, data.CaptionedSet]
+    judge: judges.Judge
+    previous: Sequence[str]
+
+    def compute_mask(
+        self, spec: generation_specs.GenerationSpec, path: Path, report: progress.Progress
+    ) -> None:
+        """Write the bit-packed mask, or an empty file where the recipe uses none."""
+        mask = methods.mask_for(self.original, self._data(report), spec, report)
+        kind = "none" if mask is None else mask.kind
+        weights.write(path, {} if mask is None else mask.to_tensors(), {_MASK: kind})
+
+    def unlearn(
+        self,
+        spec: generation_specs.GenerationSpec,
+        mask: Path,
+        path: Path,
+        report: progress.Progress,
+        checkpoints: progress.Checkpoints,
+    ) -> None:
+        """Write the unlearned weights; what the method says of itself stands in the metadata."""
+        changed = self.original.with_denoiser(copy.deepcopy(self.original.denoiser))
+        result = methods.unlearn(
+            changed, self._data(report), _mask(mask), spec, report, checkpoints
+        )
+        detail = {
+            "steps": result.steps,
+            "losses": [dataclasses.asdict(epoch) for epoch in result.losses],
+            **result.detail,
+        }
+        metadata = {
+            **weights.read_metadata(self.base_weights),
+            _BUFFERS: json.dumps(result.changed_buffers),
+            _DETAIL: json.dumps(detail, sort_keys=True),
+        }
+        tensors = _as_served(weights.read(self.base_weights), changed.denoiser.state_dict())
+        weights.write(path, tensors, metadata)
+
+    def verify(
+        self,
+        spec: generation_specs.GenerationSpec,
+        mask: Path,
+        unlearned: Path,
+        report: progress.Progress,
+    ) -> specs.VerificationReport:
+        """Measure the unlearned model, read back from what will be served."""
+        denoiser = copy.deepcopy(self.original.denoiser)
+        denoiser.load_state_dict(
+            {name: tensor.float() for name, tensor in weights.read(unlearned).items()}
+        )
+        asked = self._questions()
+        verified = verification.verify(
+            self.original,
+            self.original.with_denoiser(denoiser),
+            self.judge,
+            asked,
+            self._subject(spec, mask),
+            self.plan.sampled,
+            report,
+        )
+        measured = verified.report
+        evidence = {
+            **measured.evidence,
+            "method": json.loads(weights.read_metadata(unlearned)[_DETAIL]),
+            "not_measured": _not_asked(asked),
+            "pools": {name: len(found) for name, found in self.sets.items()}
+            | {"previous": len(self.previous)},
+            "pictures": [_kept(name, content) for name, content in verified.pictures.items()],
+        }
+        return measured.model_copy(update={"evidence": evidence})
+
+    def _questions(self) -> questions.Questions:
+        forget, retain = (self.sets[name].texts for name in ("forget", "retain"))
+        images, seed = self.plan.sampled.images, self.plan.ladder[0].seed
+        if self.plan.kind == "samples":
+            return questions.of_samples(self.judge, retain, images, seed, self.previous)
+        if self.plan.kind == "class":
+            kept = sorted(set(retain) - {*forget, *self.previous})
+            return questions.of_class(sorted(set(forget)), kept, images, self.previous)
+        return questions.of_concepts(
+            self.judge,
+            forget,
+            retain,
+            self.plan.concept_targets,
+            images,
+            seed,
+            self.previous,
+        )
+
+    def _subject(self, spec: generation_specs.GenerationSpec, mask: Path) -> verification.Subject:
+        compared = None
+        if self.plan.kind == "samples":
+            forget, unseen = (
+                data.encode(self.original, found) for found in (self.sets["forget"], self.unseen)
+            )
+            compared = membership.SampleSets(forget, unseen)
+        family = cast("generation_specs.GenerativeFamily", self.plan.family)
+        return verification.Subject(self.plan.kind, family, _mask(mask), spec, compared)
+
+    @property
+    def unseen(self) -> data.CaptionedSet:
+        """What was never trained on: the holdout split, or the test split where there is none."""
+        return self.sets["holdout"] if len(self.sets["holdout"]) else self.sets["test"]
+
+    def _data(self, report: progress.Progress) -> unlearn_contract.GenerationData:
+        forget, retain = self.sets["forget"], self.sets["retain"]
+        if self.plan.kind == "samples":
+            return tasks.of_samples(self.original, forget, retain, self.unseen, report=report)
+        if self.plan.kind == "class":
+            return tasks.of_class(self.original, forget, retain, report=report)
+        return tasks.of_concepts(
+            self.original,
+            forget,
+            retain,
+            self.plan.concept_targets,
+            self.plan.sampled,
+            seed=self.plan.ladder[0].seed,
+            report=report,
+        )
+
+
+class Generation:
+    """The adapter of one of the two families."""
+
+    def __init__(self, family: generation_specs.GenerativeFamily) -> None:
+        self._family = family
+
+    @property
+    def _by(self) -> Literal["label", "text"]:
+        return families.FAMILIES[self._family].needs
+
+    def validate(self, upload: contract.Upload) -> None:
+        """The parts fit each other and the data, and there is a judge of what the model draws.
+
+        Raises :class:`errors.Invalid`.
+        """
+        report = upload.enter("validating")
+        listed = samples.listing(upload.dataset, self._by)
+        try:
+            opened = self._open(upload.files, listed.label_names)
+            self._check_conditions(opened, listed, upload.sampling)
+            whole = captions.whole(listed, self._by, opened.image_size, report)
+            self._judge(
+                upload.files, upload.dataset, listed, whole, lambda: upload.enter("training_judge")
+            )
+        except core_errors.InvalidInputError as error:
+            path = str(error).split(":", 1)[0]
+            raise contract.unfit(
+                path if path in upload.files else "", _code(error), error
+            ) from error
+
+    def prepare(
+        self,
+        plan: planning.Plan,
+        files: Mapping[str, artifacts.FileRef],
+        report: progress.Progress,
+    ) -> PreparedGenerator:
+        """Open the model that is served and map the decoded data."""
+        listed = samples.listing(plan.dataset, self._by)
+        original = self._open(files, listed.label_names)
+        whole = captions.whole(listed, self._by, original.image_size, report)
+        judge = self._judge(files, plan.dataset, listed, whole, lambda: report)
+        sets = {name: whole.subset(rows) for name, rows in places.of_plan(plan, listed).items()}
+        base_weights = storage.path_of(files[original.weights_file].digest)
+        previous = [
+            *(listed.label_names[label] for label in plan.excluded_labels),
+            *(one.concept for one in plan.previous_targets),
+        ]
+        return PreparedGenerator(plan, original, base_weights, sets, judge, previous)
+
+    def new_files(
+        self, base: Sequence[artifacts.FileRef], unlearned: storage.Stored
+    ) -> list[artifacts.FileRef]:
+        """The base version's files with the denoiser's weights replaced."""
+        path = artifacts.layout_of(self._family, base).weights_file
+        return contract.with_replaced(base, path, unlearned)
+
+    def _open(
+        self, files: Mapping[str, artifacts.FileRef], label_names: Sequence[str]
+    ) -> generator.Generator:
+        with storage.linked({path: file.digest for path, file in files.items()}) as folder:
+            return folders.open_generator(folder, self._family, label_names, devices.chosen())
+
+    def _judge(
+        self,
+        files: Mapping[str, artifacts.FileRef],
+        dataset: str,
+        listed: samples.Listing,
+        whole: data.CaptionedSet,
+        begin: Callable[[], progress.Progress],
+    ) -> judges.Judge:
+        return judging.choose(
+            files, dataset, listed, whole, exclusive=self._by == "label", begin=begin
+        )
+
+    def _check_conditions(
+        self,
+        opened: generator.Generator,
+        listed: samples.Listing,
+        sampling: generation_specs.Sampling,
+    ) -> None:
+        """The model can be asked for what the samples are called, in the way it is served."""
+        if self._by == "label":
+            opened.conditions(listed.label_names)
+        if sampling.guidance_scale != 1.0:
+            try:
+                opened.null_condition()
+            except core_errors.InvalidDataError as error:
+                raise core_errors.InvalidDataError(
+                    f"{error}; or sampling.guidance_scale 1 in the model's policy (it is "
+                    f"{sampling.guidance_scale})"
+                ) from error
+
+
+def _mask(path: Path) -> masks.SaliencyMask | None:
+    if weights.read_metadata(path)[_MASK] == "none":
+        return None
+    return masks.SaliencyMask.from_tensors(weights.read(path))
+
+
+def _as_served(
+    base: Mapping[str, torch.Tensor], changed: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Float32 weights in the types of the base file; a weight that is equal stays bit-identical."""
+    served = {}
+    for name, tensor in base.items():
+        new = changed[name].cpu()
+        served[name] = torch.where(new == tensor.float(), tensor, new.to(tensor.dtype))
+    return served
+
+
+def _not_asked(asked: questions.Questions) -> dict[str, str]:
+    """Metrics that there can be no figure of, and why."""
+    found = {}
+    if not asked.paraphrases:
+        found["paraphrase_recall"] = "the model is not asked for what is forgotten in words"
+        found["adversarial_recall"] = found["paraphrase_recall"]
+    if not asked.compositions:
+        found["composition_shift"] = "nothing that is kept shares a word with what is forgotten"
+    return found
+
+
+def _kept(name: str, content: bytes) -> dict[str, Any]:
+    stored = storage.put([content])
+    return {"name": name, "digest": stored.digest, "size": stored.size}
+
+
+def _code(error: core_errors.InvalidInputError) -> str:
+    if isinstance(error, core_errors.ArchitectureMismatchError):
+        return "architecture-mismatch"
+    if isinstance(error, core_errors.InvalidDataError):
+        return "data-mismatch"
+    return "invalid-artifact"
