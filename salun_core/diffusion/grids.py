@@ -7,8 +7,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 _SHOWN_SIDE = 64  # pixels: a smaller picture is enlarged to about this
-_COLUMNS = 6  # pictures of a row, for each net
-_ROWS = 6
+_LARGEST_SIDE = 128  # pixels: a larger picture is made smaller
+_COLUMNS = 5  # pictures of a row, for each net
+_ROWS = 10
 _GAP, _MARGIN, _LABEL, _HEADER = 2, 8, 150, 18  # pixels
 _FONT_SIZE = 12  # pixels
 _INK, _PAPER = (32, 33, 36), (255, 255, 255)
@@ -19,14 +20,14 @@ def beside(drawn: Mapping[str, torch.Tensor], labels: Sequence[str], seed_note: 
 
     Args:
         drawn: by the net's name, uint8 (N, C, H, W); place i is the same question and noise in all.
-        labels: N texts, what was asked for; equal ones share rows. At most 6 rows of 6 are shown.
+        labels: N texts, what was asked for; equal ones share rows. At most 10 rows of 5 are shown.
         seed_note: text for the corner.
 
     Returns:
         The file's bytes, the same for the same arguments.
     """
     rows = _rows(labels)
-    side, scale = _sides(next(iter(drawn.values())))
+    side = _side(next(iter(drawn.values())))
     columns = max(len(places) for _, places in rows)
     block = columns * (side + _GAP) + _MARGIN
     width = _LABEL + len(drawn) * block
@@ -40,7 +41,7 @@ def beside(drawn: Mapping[str, torch.Tensor], labels: Sequence[str], seed_note: 
         for row, (_, places) in enumerate(rows):
             top = _HEADER + row * (side + _GAP)
             for column, place in enumerate(places):
-                tile = _tile(pictures[place], scale)
+                tile = _tile(pictures[place], side)
                 sheet.paste(tile, (left + column * (side + _GAP), top))
     for row, (label, _) in enumerate(rows):
         top = _HEADER + row * (side + _GAP) + side // 2 - _FONT_SIZE
@@ -65,16 +66,17 @@ def _rows(labels: Sequence[str]) -> list[tuple[str, list[int]]]:
     return found
 
 
-def _sides(pictures: torch.Tensor) -> tuple[int, int]:
-    """Side of a shown picture, and how much it is enlarged; never made smaller."""
-    scale = max(1, _SHOWN_SIDE // int(pictures.shape[-1]))
-    return int(pictures.shape[-1]) * scale, scale
+def _side(pictures: torch.Tensor) -> int:
+    """Of a shown picture: whole pixels are repeated, so that a small one stays sharp."""
+    own = int(pictures.shape[-1])
+    return min(own * max(1, _SHOWN_SIDE // own), _LARGEST_SIDE)
 
 
-def _tile(picture: torch.Tensor, scale: int) -> Image.Image:
+def _tile(picture: torch.Tensor, side: int) -> Image.Image:
     array = picture.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
     image = Image.fromarray(array)
-    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    how = Image.Resampling.NEAREST if side >= image.width else Image.Resampling.LANCZOS
+    return image.resize((side, side), how)
 
 
 def _wrapped(

@@ -2,13 +2,12 @@
 
 import copy
 import io
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from salun_core import errors, generation_specs, masks, specs
+from salun_core import errors, generation_specs, masks, progress, specs
 from salun_core.diffusion import (
     class_conditional,
     data,
@@ -25,12 +24,14 @@ TEXTS = ideal_models.captioned(1, 0).texts
 RED = specs.ConceptTarget(kind="concept", concept="red", replacement="green")
 
 
-def subject(kind: specs.ForgetKind, **fields: Any) -> verification.Subject:
+def subject(
+    kind: specs.ForgetKind, samples: membership.SampleSets | None = None
+) -> verification.Subject:
     family: generation_specs.GenerativeFamily = (
         "text_to_image" if kind == "concept" else "class_conditional_diffusion"
     )
     return verification.Subject(
-        kind=kind, family=family, mask=None, spec=generation_specs.default_spec(kind), **fields
+        kind, family, None, generation_specs.default_spec(kind), samples=samples
     )
 
 
@@ -54,12 +55,19 @@ def without_red(model: text_to_image.TextToImage) -> text_to_image.TextToImage:
 
 def verify_class(
     unlearned: class_conditional.ClassConditional,
-    **options: Any,
+    report: progress.Progress = progress.silent,
+    retrained: class_conditional.ClassConditional | None = None,
 ) -> verification.Verified:
     return verification.verify(
-        ideal_models.told_classes(), unlearned, ideal_judges.of_classes(), CLASS,
-        subject("class"), SAMPLING, **options,
-    )  # fmt: skip
+        ideal_models.told_classes(),
+        unlearned,
+        ideal_judges.of_classes(),
+        CLASS,
+        subject("class"),
+        SAMPLING,
+        report,
+        retrained,
+    )
 
 
 @pytest.fixture(scope="module")
