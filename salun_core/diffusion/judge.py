@@ -53,10 +53,8 @@ class Judge:
         Raises:
             InvalidDataError: nothing.
         """
-        if self.exclusive:
-            found = (text,) if text in self.terms else ()
-        else:
-            found = tuple(dict.fromkeys(w for w in vocabularies.words(text) if w in self.terms))
+        wanted = (text,) if self.exclusive else dict.fromkeys(vocabularies.words(text))
+        found = tuple(term for term in wanted if term in self.terms)
         if not found:
             raise errors.InvalidDataError(
                 f"the judge recognises no word of {text!r}, only {', '.join(self.terms[:20])}; "
