@@ -110,6 +110,7 @@ class PreparedGenerator:
         evidence = {
             **measured.evidence,
             "method": json.loads(weights.read_metadata(unlearned)[_DETAIL]),
+            "concepts": self._concepts(measured.evidence["concepts"]),
             "not_measured": _not_asked(asked),
             "pools": {name: len(found) for name, found in self.sets.items()}
             | {"previous": len(self.previous)},
@@ -149,6 +150,14 @@ class PreparedGenerator:
     def unseen(self) -> data.CaptionedSet:
         """What was never trained on: the holdout split, or the test split where there is none."""
         return self.sets["holdout"] if len(self.sets["holdout"]) else self.sets["test"]
+
+    def _concepts(self, terms: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+        """What is forgotten, what is drawn instead, and what the judge knows it by."""
+        instead = {one.concept: one.replacement for one in self.plan.concept_targets}
+        return [
+            {"concept": name, "replacement": instead.get(name), "terms": list(known)}
+            for name, known in terms.items()
+        ]
 
     def _data(self, report: progress.Progress) -> unlearn_contract.GenerationData:
         forget, retain = self.sets["forget"], self.sets["retain"]
