@@ -46,9 +46,7 @@ def test_the_forgotten_text_is_answered_like_the_other_and_the_kept_as_before() 
     data = tiny.concept_data(generator)
     methods.unlearn(generator, data, None, tiny.spec(method="uce", mask="none", alpha=1.0))
     name = next(iter(cross_attention.layers_of(generator, "test")))
-    new, old = (
-        model.denoiser.get_submodule(name).to_v.weight for model in (generator, original)
-    )  # type: ignore[union-attr]
+    new, old = (model.denoiser.get_submodule(name).to_v.weight for model in (generator, original))  # type: ignore[union-attr]
     with torch.no_grad():
         erased, kept = data.forget.table, data.retain.table
         towards = (erased @ new.T - data.anchors @ old.T).norm()
@@ -58,7 +56,9 @@ def test_the_forgotten_text_is_answered_like_the_other_and_the_kept_as_before() 
 
 def test_weights_outside_the_mask_keep_their_bits() -> None:
     generator = tiny.by_text()
-    mask = masks.parameters_mask(generator.denoiser, lambda name: name.endswith("attn2.to_k.weight"))
+    mask = masks.parameters_mask(
+        generator.denoiser, lambda name: name.endswith("attn2.to_k.weight")
+    )
     data = tiny.concept_data(generator)
     result = methods.unlearn(generator, data, mask, tiny.spec(method="uce", mask="none"))
     layers = cross_attention.layers_of(generator, "test")
