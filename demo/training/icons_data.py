@@ -23,7 +23,12 @@ PACK = Path(__file__).parents[1] / "data" / "icons.parquet"
 SIDE = 32
 SEED = 0
 EACH, UNSEEN = 30, 3  # pictures of a colour and digit; of them in holdout, and as many in test
-STYLES = {"noto": "noto", "twemoji": "twemoji", "fluent-emoji": "fluent", "fluent-emoji-flat": "flat"}
+STYLES = {
+    "noto": "noto",
+    "twemoji": "twemoji",
+    "fluent-emoji": "fluent",
+    "fluent-emoji-flat": "flat",
+}
 COLOURS = {
     "red": (220, 30, 40),
     "orange": (250, 150, 20),
