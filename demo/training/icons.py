@@ -11,6 +11,7 @@ import argparse
 import copy
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,6 +167,7 @@ def write(
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(out, safe_serialization=True)
+    _load_in_full(out / "text_encoder" / "config.json")
     icons_tokenizer.save(tokenizer, out / "tokenizer")
 
 
@@ -174,6 +176,12 @@ def _tokens(tokenizer: transformers.CLIPTokenizer, texts: list[str]) -> torch.Te
     encoded = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
     ids: torch.Tensor = encoded.input_ids
     return ids
+
+
+def _load_in_full(config: Path) -> None:
+    """Have transformers load in single precision, as diffusers does; else it keeps the file's."""
+    stored = json.loads(config.read_text())
+    config.write_text(json.dumps({**stored, "dtype": "float32"}, indent=2) + "\n")
 
 
 def _loss(
