@@ -35,6 +35,9 @@ class GenerationSpec(specs.Recipe):
     the noise of kept samples under the forgotten condition, so that the condition comes to mean
     anything that is kept; ``matched`` (samples) a denoising loss like that of unseen samples.
 
+    ``distilled``: kept samples are learnt from what the frozen original says of them instead of
+    the noise that was drawn; where the original is good that is the same, with less variance.
+
     ``mask_guidance`` is the guidance scale of the prediction whose loss the mask is computed from;
     1 is the conditional prediction alone. With ``contrast`` κ weights are ranked by
     |g_f| / |g_r|^κ, g_r being the gradient on kept samples. ``weight_average`` is the decay of the
@@ -54,6 +57,7 @@ class GenerationSpec(specs.Recipe):
     retain_weight: Annotated[float, pydantic.Field(ge=0.0, le=1000.0)] = 3.0
     weight_average: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.95
     condition_drop: specs.Fraction = 0.1
+    distilled: bool = True
     trainable: Trainable = "all"
     mask_guidance: Annotated[float, pydantic.Field(ge=1.0, le=100.0)] = 1.0
     contrast: Annotated[float, pydantic.Field(ge=0.0, le=4.0)] = 0.0

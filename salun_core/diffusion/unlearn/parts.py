@@ -30,9 +30,11 @@ class Parts:
     """Draws parts for the steps of one run.
 
     Args:
-        generator: the model; its denoiser as it is now is the frozen teacher of ``anchor`` parts.
+        generator: the model.
         data: what may be looked at.
         spec: the recipe.
+        teacher: the original; with it kept samples are learnt from its predictions, not from the
+            noise that was drawn.
     """
 
     def __init__(
@@ -40,25 +42,32 @@ class Parts:
         generator: generators.Generator,
         data: contract.GenerationData,
         spec: generation_specs.GenerationSpec,
+        teacher: generators.Generator | None = None,
     ) -> None:
         self.schedule = denoising.Schedule(generator)
         self._generator, self._data, self._spec = generator, data, spec
+        self._teacher = teacher
         try:
             self._null: torch.Tensor | None = generator.null_condition()
         except errors.InvalidDataError:
             self._null = None
 
     def retain(self, random: torch.Generator) -> Part:
-        """Kept samples, some without a condition, towards their noise."""
+        """Kept samples, some without a condition, towards their noise or what the teacher says.
+
+        Without a condition the teacher would tell of what is forgotten too: there it is the noise.
+        """
         kept, spec = self._data.retain, self._spec
         rows = loop.choose(len(kept), spec.retain_batch_size, random)
         noised = self.schedule.noise(kept.latents[rows], random)
-        conditions = kept.conditions(rows)
+        conditions, target = kept.conditions(rows), noised.target
+        if self._teacher is not None:
+            target = _said(self._teacher, noised, conditions)
         if self._null is not None:
-            conditions = denoising.drop_conditions(
-                conditions, self._null, spec.condition_drop, random
-            )
-        return Part(noised, conditions, noised.target)
+            dropped = torch.rand(len(rows), generator=random) < spec.condition_drop
+            conditions = _where(dropped, self._null, conditions)
+            target = _where(dropped, noised.target, target)
+        return Part(noised, conditions, target)
 
     def forget(self, random: torch.Generator) -> Part:
         """Forget samples under their own conditions, towards their own noise."""
@@ -73,16 +82,18 @@ class Parts:
         rows = loop.choose(len(forget), self._spec.forget_batch_size, random)
         noised = self.schedule.noise(forget.latents[rows], random)
         anchors = self._data.anchors_of(rows, random)
-        with torch.no_grad():
-            target = teacher.predict(noised.latents, noised.timesteps, anchors).float()
-        return Part(noised, forget.conditions(rows), target)
+        return Part(noised, forget.conditions(rows), _said(teacher, noised, anchors))
 
-    def spread(self, random: torch.Generator) -> Part:
-        """Kept samples under forgotten conditions, towards their noise."""
-        forget, kept, size = self._data.forget, self._data.retain, self._spec.forget_batch_size
-        noised = self.schedule.noise(kept.latents[loop.choose(len(kept), size, random)], random)
-        rows = loop.choose(len(forget), size, random)
-        return Part(noised, forget.conditions(rows), noised.target)
+    def spread(self, retain: Part, random: torch.Generator) -> Part:
+        """The first samples of a retain part under forgotten conditions, towards the same."""
+        size = min(self._spec.forget_batch_size, self._spec.retain_batch_size)
+        noised = denoising.Noised(
+            retain.noised.latents[:size],
+            retain.noised.timesteps[:size],
+            retain.noised.target[:size],
+        )
+        rows = loop.choose(len(self._data.forget), size, random)
+        return Part(noised, self._data.forget.conditions(rows), retain.target[:size])
 
     def losses(self, *parts: Part) -> list[torch.Tensor]:
         """Mean squared errors of each part's samples, (B,) for each, in one forward pass."""
@@ -102,3 +113,16 @@ def frozen_copy(generator: generators.Generator) -> generators.Generator:
     if modes.device_of(net).type == "cuda" and torch.cuda.is_bf16_supported():
         net = net.to(torch.bfloat16)
     return generator.with_denoiser(net)
+
+
+@torch.no_grad()
+def _said(
+    teacher: generators.Generator, noised: denoising.Noised, conditions: torch.Tensor
+) -> torch.Tensor:
+    return teacher.predict(noised.latents, noised.timesteps, conditions).float()
+
+
+def _where(chosen: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Of two (B, ...) tensors a row of the first where chosen (B,)."""
+    rows = chosen.to(second.device).reshape(-1, *[1] * (second.ndim - 1))
+    return torch.where(rows, first, second)

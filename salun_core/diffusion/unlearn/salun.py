@@ -2,7 +2,7 @@
 
 - ``anchor``: min E‖ε_θ(x_t | c) − ε_θo(x_t | c′)‖² on the forget set, with a frozen teacher.
 - ``spread``: kept samples are learnt under the forgotten condition c, so that p(x | c) becomes the
-  distribution of all that is kept; no teacher is needed.
+  distribution of all that is kept.
 - ``matched`` (samples): the loss on forgotten samples is raised to that on unseen ones, no higher.
 
 Each with a retain term that is a mean, like the forget term.
@@ -33,19 +33,23 @@ def unlearn(
         InvalidDataError: matched targets without a holdout set.
         NonFiniteLossError: the loss became NaN or infinite.
     """
-    parts = loss_parts.Parts(generator, data, spec)
-    losses = _LOSSES[spec.targets](generator, data, spec, parts)
+    needed = spec.targets == "anchor" or spec.distilled
+    teacher = loss_parts.frozen_copy(generator) if needed else None
+    parts = loss_parts.Parts(generator, data, spec, teacher if spec.distilled else None)
+    if spec.targets == "matched":
+        losses = _matched(generator, data, spec, parts)
+    elif spec.targets == "spread":
+        losses = _spread(spec, parts)
+    else:
+        losses = _anchor(teacher or generator, spec, parts)
     return loop.train(generator, mask, spec, losses, report, checkpoints)
 
 
 def _anchor(
-    generator: generators.Generator,
-    _: contract.GenerationData,
+    teacher: generators.Generator,
     spec: generation_specs.GenerationSpec,
     parts: loss_parts.Parts,
 ) -> loop.Losses:
-    teacher = loss_parts.frozen_copy(generator)
-
     def losses(random: torch.Generator) -> Mapping[str, torch.Tensor]:
         forget, retain = parts.losses(parts.anchored(teacher, random), parts.retain(random))
         return {"forget": forget.mean(), "retain": spec.retain_weight * retain.mean()}
@@ -53,14 +57,10 @@ def _anchor(
     return losses
 
 
-def _spread(
-    _: generators.Generator,
-    __: contract.GenerationData,
-    spec: generation_specs.GenerationSpec,
-    parts: loss_parts.Parts,
-) -> loop.Losses:
+def _spread(spec: generation_specs.GenerationSpec, parts: loss_parts.Parts) -> loop.Losses:
     def losses(random: torch.Generator) -> Mapping[str, torch.Tensor]:
-        forget, retain = parts.losses(parts.spread(random), parts.retain(random))
+        kept = parts.retain(random)
+        forget, retain = parts.losses(parts.spread(kept, random), kept)
         return {"forget": forget.mean(), "retain": spec.retain_weight * retain.mean()}
 
     return losses
@@ -88,6 +88,3 @@ def _matched(
         }
 
     return losses
-
-
-_LOSSES = {"anchor": _anchor, "spread": _spread, "matched": _matched}
