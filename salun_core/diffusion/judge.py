@@ -31,8 +31,8 @@ class Judge:
         config: of the net; ``label_names`` are the terms.
         net: in eval mode.
         exclusive: whether a picture shows exactly one term.
-        held_out: by term, how it did on pictures that it never saw: ``recall``, ``precision``,
-            ``balanced_accuracy``, ``n`` positives; empty for a judge that was given.
+        held_out: by term, how it did on pictures that it never saw: ``recall``, ``specificity``,
+            ``precision``, ``balanced_accuracy``, ``n`` positives; empty for a judge that was given.
         unknown: words of the captions that pictures do not tell, with their balanced accuracy.
     """
 
