@@ -40,11 +40,11 @@ def listed(rows: list[dict[str, Any]], data_folder: Path) -> samples.Listing:
     storage.put([content.data])
     group = pq.ParquetFile(io.BytesIO(content.data)).metadata.row_group(0).num_rows
     found = [
-        samples.Located(row["sample_id"], row["split"], 0, 0, place // group, place % group)
+        samples.Located(row["sample_id"], row["split"], 0, None, 0, place // group, place % group)
         for place, row in enumerate(rows)
         if place % 3
     ]
-    return samples.Listing((content.digest,), found)
+    return samples.Listing((content.digest,), (), found)
 
 
 @pytest.fixture
