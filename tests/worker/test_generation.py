@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from tests import conftest, generators, material
 
-QUICK = {"steps": 3, "forget_batch_size": 4, "retain_batch_size": 4, "density": 0.2}
+QUICK = {"steps": 3, "forget_batch_size": 128, "retain_batch_size": 8, "density": 0.2}
 SAMPLING = {"steps": 2, "guidance_scale": 1.5, "images": 2}
 POLICY = {"acceptance": conftest.WIDE, "sampling": SAMPLING}
 

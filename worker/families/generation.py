@@ -111,7 +111,7 @@ class PreparedGenerator:
             **measured.evidence,
             "method": json.loads(weights.read_metadata(unlearned)[_DETAIL]),
             "concepts": self._concepts(measured.evidence["concepts"]),
-            "not_measured": _not_asked(asked),
+            "not_measured": _not_measured(asked, measured),
             "pools": {name: len(found) for name, found in self.sets.items()}
             | {"previous": len(self.previous)},
             "pictures": [_kept(name, content) for name, content in verified.pictures.items()],
@@ -286,14 +286,18 @@ def _as_served(
     return served
 
 
-def _not_asked(asked: questions.Questions) -> dict[str, str]:
+def _not_measured(asked: questions.Questions, measured: specs.VerificationReport) -> dict[str, str]:
     """Metrics that there can be no figure of, and why."""
     found = {}
     if not asked.paraphrases:
         found["paraphrase_recall"] = "the model is not asked for what is forgotten in words"
-        found["adversarial_recall"] = found["paraphrase_recall"]
     if not asked.compositions:
         found["composition_shift"] = "nothing that is kept shares a word with what is forgotten"
+    if "adversarial_recall" not in measured.metrics:
+        found["adversarial_recall"] = (
+            "words are searched for with the original's pictures of what is forgotten; there are "
+            "none, or the model is not asked in words"
+        )
     return found
 
 
