@@ -21,7 +21,8 @@ class Plan:
 
     ``forget_ids`` is the batch; ``previous_ids`` what earlier versions lack; ``withheld_ids`` what
     other batches are about to erase. The retain set is the training split without any of them.
-    ``recipes`` are the rungs of the ladder.
+    ``recipes`` are the rungs of the ladder; ``epochs_wanted`` those of the first before the
+    policy's ``max_job_steps`` cut them, ``None`` where it did not.
     """
 
     model: str
@@ -34,6 +35,7 @@ class Plan:
     withheld_ids: Sequence[str]
     excluded_labels: Sequence[int]
     target_digest: str
+    epochs_wanted: int | None = None
 
     @property
     def ladder(self) -> list[specs.UnlearningSpec]:
@@ -105,10 +107,10 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     kind: specs.ForgetKind = "class" if batch.kind == "class" else "samples"
     previous_ids = _named(session, model, tables.Erasure.version.is_not(None))
     left = ledger.training_size(model) - len(forget_ids) - len(previous_ids)
-    ladder = recipes.ladder(kind, len(forget_ids), left, batch.method)
+    whole = ladder = recipes.ladder(kind, len(forget_ids), left, batch.method)
     most_steps = models.policy_of(model).max_job_steps
     if most_steps is not None:
-        ladder = recipes.within(ladder, len(forget_ids), left, most_steps)
+        ladder = recipes.within(whole, len(forget_ids), left, most_steps)
     return Plan(
         model=model.name,
         dataset=model.dataset.name,
@@ -124,6 +126,7 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
         ),
         excluded_labels=ledger.forgotten_labels(session, model),
         target_digest=ledger.ids_digest(forget_ids),
+        epochs_wanted=None if ladder[0] in whole else whole[0].epochs,
     )
 
 

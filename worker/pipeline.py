@@ -174,6 +174,7 @@ def _rendered(
             "forget_count": len(plan.forget_ids),
             "previous_count": len(plan.previous_ids),
             "target_digest": plan.target_digest,
+            **_shortened(plan),
             "run": steps.evidence(lease.claimed),
             "recipes_tried": [
                 {
@@ -188,6 +189,13 @@ def _rendered(
         "seconds": {stage: sum(one.seconds[stage] for one in tried) for stage in tried[0].seconds},
         "verdict": judged,
     }
+
+
+def _shortened(plan: planning.Plan) -> dict[str, Any]:
+    """How far the policy's ``max_job_steps`` cut the epochs of a recipe, perhaps pinned ones."""
+    if plan.epochs_wanted is None:
+        return {}
+    return {"shortened": {"epochs": plan.ladder[0].epochs, "epochs_wanted": plan.epochs_wanted}}
 
 
 def _claim(method: specs.MethodName) -> str:
