@@ -156,7 +156,7 @@ def _elsewhere(row: Mapping[str, Any], retrained: Sequence[Mapping[str, Any]]) -
     own = row["goes_to"]["after"]
     terms = {*own, *(term for one in others for term in one)}
     means = {term: statistics.mean(one.get(term, 0.0) for one in others) for term in terms}
-    return sum(abs(own.get(term, 0.0) - means[term]) for term in terms) / 2.0
+    return float(sum(abs(own.get(term, 0.0) - means[term]) for term in terms) / 2.0)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -87,7 +87,8 @@ def train(
     noising = scheduler()
     net = untrained(seed)
     averaged = torch.optim.swa_utils.AveragedModel(
-        net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGING)
+        net,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGING),  # type: ignore[no-untyped-call]
     )
     optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
@@ -96,7 +97,7 @@ def train(
         rows = torch.randint(len(images), (BATCH_SIZE,), generator=generator)
         loss = denoising_loss(net, noising, images[rows], _drop(labels[rows], generator), generator)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         averaged.update_parameters(net)

@@ -95,7 +95,7 @@ def train(
         asked = torch.where(dropped, nothing, tokens[rows])  # (B, L)
         loss = _loss(live, latents[rows], asked, generator)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(live.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -196,14 +196,15 @@ def _loss(
     target = denoiser.scheduler.get_velocity(latents, noise, at)
     states = denoiser.text_encoder(tokens).last_hidden_state  # (B, L, 96)
     guess = denoiser.unet(noisy.contiguous(memory_format=torch.channels_last), at, states).sample
-    return (guess - target).square().mean()
+    loss: torch.Tensor = (guess - target).square().mean()
+    return loss
 
 
 @torch.no_grad()
 def _follow(average: Denoiser, live: Denoiser, step: int) -> None:
     """Move the average towards the live weights; early on it is shorter than ``AVERAGE``."""
     share = 1.0 - min(AVERAGE, step / (step + 10))
-    torch._foreach_lerp_(average.parameters(), live.parameters(), share)
+    torch._foreach_lerp_(tuple(average.parameters()), tuple(live.parameters()), share)
 
 
 if __name__ == "__main__":
