@@ -32,11 +32,10 @@ class GenerationSpec(specs.Recipe):
 
     ``targets`` says what the forget part aims at: ``anchor`` the prediction of the frozen original
     for another condition c′ on the same noisy sample (arXiv 2310.12508, equation 6); ``spread``
-    the noise of kept samples under the forgotten condition, so that the condition comes to mean
-    anything that is kept; ``matched`` (samples) a denoising loss like that of unseen samples.
-
-    ``distilled``: kept samples are learnt from what the frozen original says of them instead of
-    the noise that was drawn; where the original is good that is the same, with less variance.
+    for one half of the batch the noise of kept samples under the forgotten condition, so that the
+    condition comes to mean anything that is kept, and for the other half, on forgotten samples,
+    what lies on the far side of the unconditional prediction; ``matched`` (samples) a denoising
+    loss like that of unseen samples.
 
     ``mask_guidance`` is the guidance scale of the prediction whose loss the mask is computed from;
     1 is the conditional prediction alone. With ``contrast`` κ weights are ranked by
@@ -57,7 +56,6 @@ class GenerationSpec(specs.Recipe):
     retain_weight: Annotated[float, pydantic.Field(ge=0.0, le=1000.0)] = 3.0
     weight_average: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.95
     condition_drop: specs.Fraction = 0.1
-    distilled: bool = True
     trainable: Trainable = "all"
     mask_guidance: Annotated[float, pydantic.Field(ge=1.0, le=100.0)] = 1.0
     contrast: Annotated[float, pydantic.Field(ge=0.0, le=4.0)] = 0.0
@@ -97,13 +95,18 @@ def default_spec(
 ) -> GenerationSpec:
     """The recipe that is tried first for one kind of request."""
     fixed = _PAPERS.get(method, {})
-    if method == "salun" and kind == "samples":
-        fixed = {"targets": "matched"}
+    if method == "salun":
+        fixed = {"targets": _TARGETS[kind]}
     if method == "esd" and kind != "concept":  # a net without texts has no cross-attention
         fixed = {**fixed, "trainable": "all"}
     return GenerationSpec.model_validate({"method": method, "seed": seed, **fixed})
 
 
+_TARGETS: Mapping[specs.ForgetKind, Targets] = {
+    "samples": "matched",
+    "class": "spread",
+    "concept": "anchor",
+}
 # The papers' settings; the mask is no part of these methods, so each starts without one.
 _BARE: Mapping[str, Any] = {"mask": "none", "density": 1.0}
 _PAPERS: Mapping[str, Mapping[str, Any]] = {

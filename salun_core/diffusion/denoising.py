@@ -79,6 +79,15 @@ def sample_losses(
     return (predicted.float() - noised.target).square().flatten(1).mean(1)
 
 
+def drop_conditions(
+    conditions: torch.Tensor, null: torch.Tensor, share: float, random: torch.Generator
+) -> torch.Tensor:
+    """A copy with about that share of the conditions (B, ...) replaced by the null one (1, ...)."""
+    dropped = torch.rand(len(conditions), generator=random) < share
+    mask = dropped.to(conditions.device).reshape(-1, *[1] * (conditions.ndim - 1))
+    return torch.where(mask, null, conditions)
+
+
 def guided(
     generator: generators.Generator,
     noised: Noised,

@@ -33,8 +33,7 @@ class Parts:
         generator: the model.
         data: what may be looked at.
         spec: the recipe.
-        teacher: the original; with it kept samples are learnt from its predictions, not from the
-            noise that was drawn.
+        teacher: the original, frozen; parts that aim at a prediction of it need it.
     """
 
     def __init__(
@@ -53,21 +52,16 @@ class Parts:
             self._null = None
 
     def retain(self, random: torch.Generator) -> Part:
-        """Kept samples, some without a condition, towards their noise or what the teacher says.
-
-        Without a condition the teacher would tell of what is forgotten too: there it is the noise.
-        """
+        """Kept samples, some without a condition, towards their noise."""
         kept, spec = self._data.retain, self._spec
         rows = loop.choose(len(kept), spec.retain_batch_size, random)
         noised = self.schedule.noise(kept.latents[rows], random)
-        conditions, target = kept.conditions(rows), noised.target
-        if self._teacher is not None:
-            target = _said(self._teacher, noised, conditions)
+        conditions = kept.conditions(rows)
         if self._null is not None:
-            dropped = torch.rand(len(rows), generator=random) < spec.condition_drop
-            conditions = _where(dropped, self._null, conditions)
-            target = _where(dropped, noised.target, target)
-        return Part(noised, conditions, target)
+            conditions = denoising.drop_conditions(
+                conditions, self._null, spec.condition_drop, random
+            )
+        return Part(noised, conditions, noised.target)
 
     def forget(self, random: torch.Generator) -> Part:
         """Forget samples under their own conditions, towards their own noise."""
@@ -76,24 +70,42 @@ class Parts:
         noised = self.schedule.noise(forget.latents[rows], random)
         return Part(noised, forget.conditions(rows), noised.target)
 
-    def anchored(self, teacher: generators.Generator, random: torch.Generator) -> Part:
+    def anchored(self, random: torch.Generator) -> Part:
         """Forget samples towards what the teacher says of them under another condition."""
         forget = self._data.forget
         rows = loop.choose(len(forget), self._spec.forget_batch_size, random)
         noised = self.schedule.noise(forget.latents[rows], random)
         anchors = self._data.anchors_of(rows, random)
-        return Part(noised, forget.conditions(rows), _said(teacher, noised, anchors))
+        return Part(noised, forget.conditions(rows), self._said(noised, anchors))
 
-    def spread(self, retain: Part, random: torch.Generator) -> Part:
-        """The first samples of a retain part under forgotten conditions, towards the same."""
-        size = min(self._spec.forget_batch_size, self._spec.retain_batch_size)
-        noised = denoising.Noised(
-            retain.noised.latents[:size],
-            retain.noised.timesteps[:size],
-            retain.noised.target[:size],
-        )
-        rows = loop.choose(len(self._data.forget), size, random)
-        return Part(noised, self._data.forget.conditions(rows), retain.target[:size])
+    def spread(self, size: int, random: torch.Generator) -> Part:
+        """So many kept samples under forgotten conditions, towards their noise."""
+        forget, kept = self._data.forget, self._data.retain
+        noised = self.schedule.noise(kept.latents[loop.choose(len(kept), size, random)], random)
+        rows = loop.choose(len(forget), size, random)
+        return Part(noised, forget.conditions(rows), noised.target)
+
+    def away(self, size: int, random: torch.Generator) -> Part:
+        """So many forget samples towards the far side of what the teacher says without a condition.
+
+        The score of all that is kept is that of everything less the forgotten part's:
+        2 ε(x_t) − ε(x_t | c) points there (Gandikota et al., arXiv 2303.07345, with η = 1). A model
+        without a null condition is anchored instead.
+        """
+        forget = self._data.forget
+        rows = loop.choose(len(forget), size, random)
+        noised = self.schedule.noise(forget.latents[rows], random)
+        own = forget.conditions(rows)
+        if self._null is None:
+            return Part(noised, own, self._said(noised, self._data.anchors_of(rows, random)))
+        unconditional = self._said(noised, self._null.expand(own.shape))
+        return Part(noised, own, 2.0 * unconditional - self._said(noised, own))
+
+    @torch.no_grad()
+    def _said(self, noised: denoising.Noised, conditions: torch.Tensor) -> torch.Tensor:
+        if self._teacher is None:
+            raise errors.InvalidInputError("got no teacher, expected the frozen original")
+        return self._teacher.predict(noised.latents, noised.timesteps, conditions).float()
 
     def losses(self, *parts: Part) -> list[torch.Tensor]:
         """Mean squared errors of each part's samples, (B,) for each, in one forward pass."""
@@ -113,16 +125,3 @@ def frozen_copy(generator: generators.Generator) -> generators.Generator:
     if modes.device_of(net).type == "cuda" and torch.cuda.is_bf16_supported():
         net = net.to(torch.bfloat16)
     return generator.with_denoiser(net)
-
-
-@torch.no_grad()
-def _said(
-    teacher: generators.Generator, noised: denoising.Noised, conditions: torch.Tensor
-) -> torch.Tensor:
-    return teacher.predict(noised.latents, noised.timesteps, conditions).float()
-
-
-def _where(chosen: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Of two (B, ...) tensors a row of the first where chosen (B,)."""
-    rows = chosen.to(second.device).reshape(-1, *[1] * (second.ndim - 1))
-    return torch.where(rows, first, second)
