@@ -46,7 +46,8 @@ def test_the_forgotten_text_is_answered_like_the_other_and_the_kept_as_before() 
     data = tiny.concept_data(generator)
     methods.unlearn(generator, data, None, tiny.spec(method="uce", mask="none", alpha=1.0))
     name = next(iter(cross_attention.layers_of(generator, "test")))
-    new, old = (model.denoiser.get_submodule(name).to_v.weight for model in (generator, original))  # type: ignore[union-attr]
+    weight = f"{name}.to_v.weight"
+    new, old = (model.denoiser.get_parameter(weight) for model in (generator, original))
     with torch.no_grad():
         erased, kept = data.forget.table, data.retain.table
         towards = (erased @ new.T - data.anchors @ old.T).norm()
