@@ -66,4 +66,5 @@ def _moved(alpha: float) -> float:
     )  # fmt: skip
     methods.unlearn(generator, two_weights.two_becomes_one(generator), None, spec)
     net: Any = generator.denoiser
-    return float(abs(net.w2.item() - two_weights.W2) + abs(net.w1.item() - two_weights.W1))
+    moved: float = abs(net.w2.item() - two_weights.W2) + abs(net.w1.item() - two_weights.W1)
+    return moved
