@@ -22,9 +22,9 @@ import transformers
 
 from demo.training import icons_data, icons_pack, icons_tokenizer, icons_vae
 
-GUIDANCE = 3.0  # of samples
+GUIDANCE = 2.0  # of samples: more of it blurs the fluent style into the flat one
 SAMPLING_STEPS = 25
-STEPS = 4000
+STEPS = 5500
 BATCH = 32
 LEARNING_RATE = 1e-3
 WARM_UP = 100
