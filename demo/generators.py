@@ -31,7 +31,7 @@ from salun_core.diffusion import data, judge_training
 HERE = Path(__file__).parent
 CLASS, CONCEPT, REPLACEMENT = "seven", "twemoji", "noto"
 DIGITS, ICONS = "digits", "icons"
-GUIDANCE = {DIGITS: 2.0, ICONS: 3.0}
+GUIDANCE = {DIGITS: 2.0, ICONS: 2.0}
 IMAGES = {DIGITS: 30, ICONS: 20}  # that the service draws of each thing to be judged
 PICTURES = 20  # of every kept class, or of every kept style and colour
 LEFT = 0.05  # share of pictures that may still show what was forgotten

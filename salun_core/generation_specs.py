@@ -96,16 +96,16 @@ def default_spec(
     """The recipe that is tried first for one kind of request."""
     fixed = _PAPERS.get(method, {})
     if method == "salun":
-        fixed = {"targets": _TARGETS[kind]}
+        fixed = _SALUN[kind]
     if method == "esd" and kind != "concept":  # a net without texts has no cross-attention
         fixed = {**fixed, "trainable": "all"}
     return GenerationSpec.model_validate({"method": method, "seed": seed, **fixed})
 
 
-_TARGETS: Mapping[specs.ForgetKind, Targets] = {
-    "samples": "matched",
-    "class": "spread",
-    "concept": "anchor",
+_SALUN: Mapping[specs.ForgetKind, Mapping[str, Any]] = {
+    "samples": {"targets": "matched"},
+    "class": {"targets": "spread", "density": 0.1, "contrast": 1.0, "learning_rate": 1e-3},
+    "concept": {"targets": "anchor"},
 }
 # The papers' settings; the mask is no part of these methods, so each starts without one.
 _BARE: Mapping[str, Any] = {"mask": "none", "density": 1.0}

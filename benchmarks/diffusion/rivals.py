@@ -23,22 +23,19 @@ class Rival:
         return generation_recipes.first(subject.kind, {**self.pinned, "seed": seed})
 
 
+_PAPER = {"targets": "anchor", "density": 0.5, "contrast": 0.0, "learning_rate": 1e-4}
 RETRAINED = "retrained"
 RIVALS: Mapping[str, Rival] = {
-    RETRAINED: Rival("retrained without it", {"method": "retrain"}, ("digits",)),
-    "default": Rival("default recipe, saliency mask", {}),
-    "random_mask": Rival("default recipe, random mask", {"mask": "random"}),
-    "no_mask": Rival("default recipe, no mask", _UNMASKED),
-    "contrast": Rival("default recipe, mask by contrast", {"contrast": 1.0}),
-    "guided": Rival("default recipe, mask from guided prediction", {"mask_guidance": 3.0}),
-    "sparse": Rival("default recipe, density .1", {"density": 0.1}),
-    "sparse_random": Rival("default recipe, random mask, .1", {"mask": "random", "density": 0.1}),
-    "anchor": Rival("anchored (the paper's c′), saliency mask", {"targets": "anchor"}),
-    "anchor_no_mask": Rival("anchored, no mask", {"targets": "anchor", **_UNMASKED}),
-    "paper": Rival("anchored, the paper's rate 1e-4", {"targets": "anchor", "learning_rate": 1e-4}),
+    "default": Rival("default recipe", {}),
+    "random_mask": Rival("the same, random mask", {"mask": "random"}),
+    "no_mask": Rival("the same, no mask", _UNMASKED),
+    "plain": Rival("the same, saliency without contrast", {"contrast": 0.0}, ("digits",)),
+    "paper": Rival("SalUn with the paper's settings", _PAPER),
+    "paper_no_mask": Rival("random labels (the same, no mask)", {**_PAPER, **_UNMASKED}),
     "gradient_ascent": Rival("gradient ascent", {"method": "gradient_ascent"}),
     "selective_amnesia": Rival("Selective Amnesia", {"method": "selective_amnesia"}),
     "esd": Rival("ESD", {"method": "esd"}),
     "forget_me_not": Rival("Forget-Me-Not", {"method": "forget_me_not"}, ("icons",)),
     "uce": Rival("UCE", {"method": "uce"}, ("icons",)),
+    RETRAINED: Rival("retrained without it", {"method": "retrain"}, ("digits",)),
 }

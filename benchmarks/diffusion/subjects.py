@@ -68,9 +68,7 @@ def load(name: Name, images: int) -> Subject:
         name=name,
         kind="class" if name == "digits" else "concept",
         family="class_conditional_diffusion" if name == "digits" else "text_to_image",
-        sampling=generation_specs.Sampling(
-            steps=25, guidance_scale=2.0 if name == "digits" else 3.0, images=images
-        ),
+        sampling=generation_specs.Sampling(steps=25, guidance_scale=2.0, images=images),
         forget=pack.subset(gone),
         retain=pack.subset(kept),
         looker=judge_training.train(pack, unseen, exclusive=name == "digits"),

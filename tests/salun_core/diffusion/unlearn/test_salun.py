@@ -45,8 +45,8 @@ def test_the_teacher_gets_no_gradient_and_does_not_move() -> None:
     generator = tiny.by_class()
     data, spec = tiny.class_data(generator), tiny.spec()
     teacher = parts.frozen_copy(generator)
-    drawn = parts.Parts(generator, data, spec)
-    part = drawn.anchored(teacher, torch.Generator().manual_seed(0))
+    drawn = parts.Parts(generator, data, spec, teacher)
+    part = drawn.anchored(torch.Generator().manual_seed(0))
     assert not part.target.requires_grad
     (loss,) = drawn.losses(part)
     loss.mean().backward()  # type: ignore[no-untyped-call]
@@ -54,8 +54,37 @@ def test_the_teacher_gets_no_gradient_and_does_not_move() -> None:
     with modes.own_gradients(generator.denoiser), torch.no_grad():
         for parameter in generator.denoiser.parameters():
             parameter.add_(1.0)
-    again = drawn.anchored(teacher, torch.Generator().manual_seed(0))
+    again = drawn.anchored(torch.Generator().manual_seed(0))
     assert torch.equal(part.target, again.target)
+
+
+def test_away_lies_on_the_far_side_of_what_is_said_without_a_condition() -> None:
+    """ε(x|c) = w₁x + w₂c and ε(x) = w₁x, so the target is w₁x − w₂c."""
+    generator = two_weights.TwoWeights()
+    data = two_weights.two_becomes_one(generator)
+    drawn = parts.Parts(generator, data, tiny.spec(), parts.frozen_copy(generator))
+    part = drawn.away(4, torch.Generator().manual_seed(0))
+    told = part.conditions.reshape(-1, 1, 1, 1)
+    assert bool((told != 0.0).all())
+    expected = two_weights.W1 * part.noised.latents - two_weights.W2 * told
+    assert torch.allclose(part.target, expected)
+
+
+def test_spread_shows_kept_samples_under_the_forgotten_condition() -> None:
+    generator = two_weights.TwoWeights()
+    data = two_weights.two_becomes_one(generator)
+    part = parts.Parts(generator, data, tiny.spec()).spread(4, torch.Generator().manual_seed(0))
+    assert torch.equal(
+        part.conditions, data.forget.table[:1].expand(4, *data.forget.table.shape[1:])
+    )
+    assert torch.equal(part.target, part.noised.target)
+
+
+def test_parts_that_follow_the_original_need_it() -> None:
+    generator = two_weights.TwoWeights()
+    drawn = parts.Parts(generator, two_weights.two_becomes_one(generator), tiny.spec())
+    with pytest.raises(errors.InvalidInputError, match="expected the frozen original"):
+        drawn.anchored(torch.Generator().manual_seed(0))
 
 
 def test_matched_targets_need_unseen_samples() -> None:
