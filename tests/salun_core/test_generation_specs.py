@@ -35,5 +35,5 @@ def test_the_one_figure_of_a_method_is_the_papers(
 
 
 def test_a_figure_that_a_method_has_not_is_refused() -> None:
-    with pytest.raises(pydantic.ValidationError, match="got alpha 2.0 for salun"):
+    with pytest.raises(pydantic.ValidationError, match=r"got alpha 2\.0 for salun"):
         generation_specs.GenerationSpec(method="salun", alpha=2.0)
