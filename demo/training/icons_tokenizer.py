@@ -25,7 +25,10 @@ def train(texts: Iterable[str]) -> transformers.CLIPTokenizer:
     pieces += ["".join(pair) for pair in merges]
     vocabulary = {piece: number for number, piece in enumerate([*pieces, *SPECIAL])}
     return transformers.CLIPTokenizer(
-        vocab=vocabulary, merges=merges, model_max_length=LENGTH, padding_side="right"
+        vocab=vocabulary,
+        merges=merges,  # type: ignore[arg-type]  # its annotation says strings; it takes pairs
+        model_max_length=LENGTH,
+        padding_side="right",
     )
 
 
