@@ -270,9 +270,9 @@ class Generation:
 
 
 def _mask(path: Path) -> masks.SaliencyMask | None:
-    if weights.read_metadata(path)[_MASK] == "none":
-        return None
-    return masks.SaliencyMask.from_tensors(weights.read(path))
+    """A file without tensors says that every weight may change."""
+    tensors = weights.read(path)
+    return masks.SaliencyMask.from_tensors(tensors) if tensors else None
 
 
 def _as_served(
