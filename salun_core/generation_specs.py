@@ -102,10 +102,17 @@ def default_spec(
     return GenerationSpec.model_validate({"method": method, "seed": seed, **fixed})
 
 
+# For small models; `generation_recipes` has gentler figures for large ones. Found on the demo's two
+# (`make bench-diffusion`).
 _SALUN: Mapping[specs.ForgetKind, Mapping[str, Any]] = {
     "samples": {"targets": "matched"},
     "class": {"targets": "spread", "density": 0.1, "contrast": 1.0, "learning_rate": 1e-3},
-    "concept": {"targets": "anchor"},
+    "concept": {
+        "targets": "anchor",
+        "learning_rate": 1e-3,
+        "forget_batch_size": 16,
+        "retain_batch_size": 32,
+    },  # fmt: skip
 }
 # The papers' settings; the mask is no part of these methods, so each starts without one.
 _BARE: Mapping[str, Any] = {"mask": "none", "density": 1.0}
