@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench bench-quality migrate format
+.PHONY: help setup demo demo-diffusion up test check bench bench-quality bench-diffusion migrate format
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## see the whole product work: forget, verify, publish, pull
 	@$(BIN)/salun demo
+
+demo-diffusion: $(STAMP) ## the same for models that draw: a class and a style are forgotten
+	@$(BIN)/python -m demo.generators
 
 up: $(STAMP) ## run the service in the foreground (PORT, SALUN_DATA_DIR); Ctrl-C stops all
 	@$(BIN)/salun up
@@ -46,6 +49,11 @@ bench: $(STAMP) ## measure against physical limits; prints ratios with n and spr
 
 bench-quality: $(STAMP) ## compare methods with retraining (DATA=cifar10.parquet, REFERENCE=checkout; takes long)
 	@$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA)) $(if $(REFERENCE),--reference $(REFERENCE)) --out bench-quality
+
+bench-diffusion: $(STAMP) ## compare methods on models that draw; prints mean and sd over seeds (takes long)
+	@$(BIN)/python -m benchmarks.diffusion_step
+	@$(BIN)/python -m benchmarks.diffusion_memory
+	@$(BIN)/python -m benchmarks.diffusion --out bench-diffusion
 
 migrate: $(STAMP) ## bring the database at DATABASE_URL to the newest schema
 	@$(BIN)/python -m migrations

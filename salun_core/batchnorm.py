@@ -3,10 +3,11 @@
 Running statistics are buffers, not weights: no mask covers them, and forget batches would drag
 them along. The policy is:
 
-- Separate passes over forget and retain samples run with the stored statistics and
-  change no buffer (:func:`stored_statistics`).
-- In a joint step the retain rows alone give the statistics, for themselves and for the forget
-  rows beside them, and alone move the running averages (:func:`retain_statistics`).
+- Methods that see the forget set alone run with the stored statistics and change no buffer
+  (:func:`stored_statistics`).
+- Where a step has retain and forget rows, the retain rows alone give the statistics, for
+  themselves and for the forget rows beside them, and alone move the running averages
+  (:func:`retain_statistics`).
 - The buffers that such training may change are declared (:func:`statistics_names`); every other
   buffer must stay bit-identical.
 """

@@ -9,6 +9,15 @@ from typing import Any, get_args
 from salun_core import generation_specs, specs
 
 _MOST_STEPS = 100_000
+# The paper's settings for Stable Diffusion (arXiv 2310.12508, appendix C), and no more in memory
+# than must be: see "Memory for a diffusion model" in docs/operations.md.
+_LARGE: Mapping[str, Any] = {
+    "learning_rate": 1e-5,
+    "steps": 500,
+    "forget_batch_size": 4,
+    "retain_batch_size": 4,
+    "weight_average": 0.0,
+}
 
 
 def parse(recipe: Mapping[str, Any]) -> generation_specs.GenerationSpec:
@@ -30,15 +39,18 @@ def check(pinned: Mapping[str, Any]) -> None:
         first(kind, pinned)
 
 
-def first(kind: specs.ForgetKind, pinned: Mapping[str, Any]) -> generation_specs.GenerationSpec:
-    """The recipe for one kind of request, with what is pinned.
+def first(
+    kind: specs.ForgetKind, pinned: Mapping[str, Any], *, large: bool = False
+) -> generation_specs.GenerationSpec:
+    """The recipe for one kind of request, with what is pinned; a gentler one for a large model.
 
     Raises:
         pydantic.ValidationError: what is pinned is no recipe.
     """
     method = parse(pinned).method
     own = generation_specs.default_spec(kind, method=method).model_dump()
-    return parse({**own, **pinned})
+    gentle = _LARGE if large and method == "salun" else {}
+    return parse({**own, **gentle, **pinned})
 
 
 def ladder(
@@ -52,11 +64,12 @@ def ladder(
     """The recipes to try, one after another, until a result passes.
 
     After the first come twice the steps, then all weights free to change, then retraining: where
-    it may be (``retrain``) and training samples of what is forgotten are there to be left out.
+    the model is small enough for it (``retrain``) and training samples of what is forgotten are
+    there to be left out. A model too large to retrain gets a gentler first recipe.
     Where the caller pinned the method only that method is tried; where they pinned steps, density
     or mask, rungs that would only change these are left out.
     """
-    base = first(kind, pinned)
+    base = first(kind, pinned, large=not retrain)
     if base.method != "salun":
         return (base,)
     longer = {"steps": min(2 * base.steps, _MOST_STEPS)}

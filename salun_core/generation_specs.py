@@ -32,8 +32,10 @@ class GenerationSpec(specs.Recipe):
 
     ``targets`` says what the forget part aims at: ``anchor`` the prediction of the frozen original
     for another condition c′ on the same noisy sample (arXiv 2310.12508, equation 6); ``spread``
-    the noise of kept samples under the forgotten condition, so that the condition comes to mean
-    anything that is kept; ``matched`` (samples) a denoising loss like that of unseen samples.
+    for one half of the batch the noise of kept samples under the forgotten condition, so that the
+    condition comes to mean anything that is kept, and for the other half, on forgotten samples,
+    what lies on the far side of the unconditional prediction; ``matched`` (samples) a denoising
+    loss like that of unseen samples.
 
     ``mask_guidance`` is the guidance scale of the prediction whose loss the mask is computed from;
     1 is the conditional prediction alone. With ``contrast`` κ weights are ranked by
@@ -93,13 +95,25 @@ def default_spec(
 ) -> GenerationSpec:
     """The recipe that is tried first for one kind of request."""
     fixed = _PAPERS.get(method, {})
-    if method == "salun" and kind == "samples":
-        fixed = {"targets": "matched"}
+    if method == "salun":
+        fixed = _SALUN[kind]
     if method == "esd" and kind != "concept":  # a net without texts has no cross-attention
         fixed = {**fixed, "trainable": "all"}
     return GenerationSpec.model_validate({"method": method, "seed": seed, **fixed})
 
 
+# For small models; `generation_recipes` has gentler figures for large ones. Found on the demo's two
+# (`make bench-diffusion`).
+_SALUN: Mapping[specs.ForgetKind, Mapping[str, Any]] = {
+    "samples": {"targets": "matched"},
+    "class": {"targets": "spread", "density": 0.1, "contrast": 1.0, "learning_rate": 1e-3},
+    "concept": {
+        "targets": "anchor",
+        "learning_rate": 1e-3,
+        "forget_batch_size": 16,
+        "retain_batch_size": 32,
+    },
+}
 # The papers' settings; the mask is no part of these methods, so each starts without one.
 _BARE: Mapping[str, Any] = {"mask": "none", "density": 1.0}
 _PAPERS: Mapping[str, Mapping[str, Any]] = {

@@ -33,8 +33,10 @@ class Plan:
 
     ``forget_ids`` is the batch; ``previous_ids`` what earlier versions lack; ``withheld_ids`` what
     other batches are about to erase. The retain set is the training split without any of them.
-    ``recipes`` are the rungs of the ladder. Of a generator, ``concepts`` are those of the batch and
-    ``previous_concepts`` those that earlier versions no longer draw; JSON, like ``sampling``.
+    ``recipes`` are the rungs of the ladder; ``wanted`` is how long the first was to be (``epochs``
+    or ``steps``) before the policy's ``max_job_steps`` cut it, ``None`` where it did not. Of a
+    generator, ``concepts`` are those of the batch and ``previous_concepts`` those that earlier
+    versions no longer draw; JSON, like ``sampling``.
     """
 
     model: str
@@ -51,6 +53,7 @@ class Plan:
     concepts: Sequence[dict[str, Any]] = ()
     previous_concepts: Sequence[dict[str, Any]] = ()
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    wanted: Mapping[str, int] | None = None
 
     @property
     def ladder(self) -> list[Any]:
@@ -143,7 +146,7 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     kind = cast("specs.ForgetKind", batch.kind)
     previous_ids = _named(session, model, tables.Erasure.version.is_not(None))
     left = ledger.training_size(model) - len(forget_ids) - len(previous_ids)
-    ladder = _ladder(session, model, batch, len(forget_ids), left)
+    ladder, wanted = _ladder(session, model, batch, len(forget_ids), left)
     targets = batches.concept_targets(session, batch.id)
     erased = tables.ConceptErasure
     before = concepts.targets(
@@ -168,12 +171,14 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
         concepts=[one.model_dump(mode="json") for one in targets],
         previous_concepts=[one.model_dump(mode="json") for one in before],
         sampling=models.policy_of(model).sampling.model_dump(mode="json"),
+        wanted=wanted,
     )
 
 
 def _ladder(
     session: orm.Session, model: tables.Model, batch: tables.Batch, forget_count: int, left: int
-) -> Sequence[specs.Recipe]:
+) -> tuple[Sequence[specs.Recipe], Mapping[str, int] | None]:
+    """The rungs, and how long the first was to be where it had to be cut."""
     family = families.FAMILIES[models.family_of(model)]
     head = versions.by_number(session, model, model.head or 0)
     size = sum(file.size for file in versions.files_of(session, head))
@@ -186,9 +191,13 @@ def _ladder(
         retrain=most is None or size <= most,
     )
     most_steps = models.policy_of(model).max_job_steps
-    if most_steps is not None:
-        ladder = family.recipes.within(ladder, forget_count, left, most_steps)
-    return ladder
+    if most_steps is None:
+        return ladder, None
+    affordable = family.recipes.within(ladder, forget_count, left, most_steps)
+    if affordable[0] in ladder:
+        return affordable, None
+    first = ladder[0].model_dump(include={"epochs", "steps"})
+    return affordable, first
 
 
 def _named(

@@ -270,6 +270,8 @@ def _facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "forgotten before": evidence.get("previous_count"),
         "made": moment(report.get("created_at")),
         "method": _method(report.get("method")),
+        # The recipe names the rate that was tried first.
+        "learning rate": report_values.mapping(evidence.get("method")).get("learning_rate"),
     }
     for name, value in told.items():
         if value is not None:

@@ -150,25 +150,16 @@ def linked(digests: Mapping[str, str]) -> Iterator[Path]:
         yield folder
 
 
+def cache_root() -> Path:
+    """The folder of all that can be computed again; it may not be there yet."""
+    return root() / "cache"
+
+
 def cache_of(digests: Sequence[str]) -> Path:
     """The folder for what was computed from these files, in this order; made on first use."""
-    folder = _cache_path(digests)
+    folder = cache_root() / hashlib.sha256("\n".join(digests).encode()).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def drop_cache(digests: Sequence[str]) -> None:
-    """Forget what was computed from these files: it may hold personal data as they do.
-
-    To be called wherever the files themselves are removed. Who has a part of it mapped keeps it
-    until they are done.
-    """
-    shutil.rmtree(_cache_path(digests), ignore_errors=True)
-
-
-def _cache_path(digests: Sequence[str]) -> Path:
-    name = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    return root() / "cache" / name
 
 
 def _sync_folder(folder: Path) -> None:

@@ -90,7 +90,9 @@ class Api:
         answer = self.upload(name, folder)
         assert answer.status_code == 202, answer.text
         path = answer.headers["Location"]
-        shown = self.until(path, lambda found: found["state"] == "published" or found["errors"])
+        shown = self.until(
+            path, lambda found: found["state"] == "published" or found["errors"], seconds=400
+        )
         assert shown["state"] == "published", shown
         return name
 
@@ -117,10 +119,11 @@ class Api:
         body = {"model": model, "targets": list(targets), **more}
         return self.http.post("/v1/forget-requests", json=body, headers=headers)
 
-    def ended(self, request_id: str) -> dict[str, Any]:
+    def ended(self, request_id: str, seconds: float = 120) -> dict[str, Any]:
         """Wait until a request is neither pending nor in progress."""
         path = f"/v1/forget-requests/{request_id}"
-        return self.until(path, lambda body: body["status"] not in {"pending", "in_progress"})
+        is_over = {"completed", "action_required", "denied", "cancelled"}.__contains__
+        return self.until(path, lambda body: is_over(body["status"]), seconds)
 
     def until(self, path: str, done: Any, seconds: float = 120) -> dict[str, Any]:
         """Long-poll a resource until ``done(body)``."""

@@ -3,12 +3,14 @@
 A file is an ordinary ``.npy`` of uint8 (N, C, H, W), a picture for every labelled sample of the
 ledger in storage order. Its name is a digest of all that its bytes depend on; it appears whole or
 not at all, so workers that make the same one at a time get in nobody's way. It lies under
-``storage.cache_of``, and is computed again when it is gone or not of the size that it should be.
+``storage.cache_of``, goes when there are too many (:mod:`worker.picture_cache`), and is computed
+again when it is gone or not of the size that it should be.
 """
 
 import contextlib
 import hashlib
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -19,7 +21,7 @@ import torch
 
 from salun_core import preprocessing, progress
 from service import storage
-from worker import samples
+from worker import picture_cache, samples
 
 _REPORT_EVERY = 64  # pictures
 
@@ -40,11 +42,12 @@ def mapped(
     """
     shape = (len(listed.samples), *decode.config.input_size)
     path = storage.cache_of(listed.files) / f"{_key(listed, decode)}.npy"
-    if not _is_whole(path, shape):
-        _make(path, shape, listed, decode, report)
+    found = _found(path, shape)
+    picture_cache.tidy(path, math.prod(shape))
+    if found is None:
+        found = _made(path, shape, listed, decode, report)
     report(shape[0], shape[0])
-    # "c": pages are shared with all who read the file until somebody writes, which nobody does.
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
+    return torch.from_numpy(found)
 
 
 def _key(listed: samples.Listing, decode: preprocessing.Preprocessing) -> str:
@@ -56,32 +59,52 @@ def _key(listed: samples.Listing, decode: preprocessing.Preprocessing) -> str:
     return told.hexdigest()
 
 
+def _found(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The file mapped, or ``None`` where it is not there whole."""
+    if not _is_whole(path, shape):
+        return None
+    with contextlib.suppress(FileNotFoundError):  # another worker's pictures took its place
+        picture_cache.mark_used(path)
+        return _map(path)
+    return None
+
+
 def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
     try:
         with path.open("rb") as file:
             np.lib.format.read_magic(file)
             found = np.lib.format.read_array_header_1_0(file)
-            size = file.tell() + int(np.prod(shape))
+            size = file.tell() + math.prod(shape)
+            return found == (shape, False, np.dtype(np.uint8)) and file.seek(0, os.SEEK_END) == size
     except (OSError, ValueError):
         return False
-    return found == (shape, False, np.dtype(np.uint8)) and path.stat().st_size == size
 
 
-def _make(
+def _map(path: Path) -> np.ndarray:
+    # "c": pages are shared with all who read the file until somebody writes, which nobody does.
+    mapping: np.ndarray = np.load(path, mmap_mode="c")
+    return mapping
+
+
+def _made(
     path: Path,
     shape: tuple[int, ...],
     listed: samples.Listing,
     decode: preprocessing.Preprocessing,
     report: progress.Progress,
-) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+) -> np.ndarray:
+    """The file written and mapped, so that nobody who removes it then can disturb its maker."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=picture_cache.PART)
     part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             _write(file, shape, listed, decode, report)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+        made = _map(part)
+        with contextlib.suppress(FileNotFoundError):  # taken for abandoned
+            part.replace(path)
+        return made
     finally:
         with contextlib.suppress(FileNotFoundError):
             part.unlink()

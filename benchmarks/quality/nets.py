@@ -30,6 +30,15 @@ class Store:
     folder: Path
     made_of: str
 
+    def check(self) -> None:
+        """Every net that is there was made of this.
+
+        Raises:
+            InvalidInputError: one was made of something else.
+        """
+        for path in sorted(self.folder.glob("*.safetensors")):
+            self._read_metadata(path)
+
     def trained(
         self,
         name: str,
@@ -53,15 +62,19 @@ class Store:
             fresh = _train(config, train_set, epochs, seed)
             metadata = {"made_of": self.made_of, "seconds": repr(fresh.seconds)}
             weights.write(path, fresh.net.state_dict(), metadata)
+        metadata = self._read_metadata(path)
+        net = architectures.build(config)
+        net.load_state_dict(weights.read(path))
+        return Trained(net.eval(), float(metadata["seconds"]))
+
+    def _read_metadata(self, path: Path) -> dict[str, str]:
         metadata = weights.read_metadata(path)
         if metadata["made_of"] != self.made_of:
             raise errors.InvalidInputError(
                 f"{path}: got a net made of {metadata['made_of']}, expected {self.made_of}; "
                 "results of other options need another folder"
             )
-        net = architectures.build(config)
-        net.load_state_dict(weights.read(path))
-        return Trained(net.eval(), float(metadata["seconds"]))
+        return metadata
 
 
 def _train(

@@ -86,11 +86,10 @@ class Bench:
 
     @classmethod
     def of(
-        cls, source: data.Source, sizes: Sizes, seed: int, folder: Path, reference: Path | None
+        cls, source: data.Source, sizes: Sizes, seed: int, store: nets.Store, reference: Path | None
     ) -> "Bench":
-        """Draw the sets and train the net that will have to forget, unless ``folder`` has it."""
+        """Draw the sets and train the net that will have to forget, unless the store has it."""
         drawn = data.draw(source, seed, sizes.train, sizes.holdout, sizes.test)
-        store = nets.Store(folder, f"{source.name}, seed {seed}, {sizes}")
         original = store.trained("original", source.config, drawn.train_set, sizes.epochs, seed)
         return cls(source, drawn, sizes, seed, store, reference, original.net)
 

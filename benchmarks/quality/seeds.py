@@ -9,15 +9,23 @@ from typing import Any
 
 import torch
 
-from benchmarks.quality import data, rivals, runs, scenarios
+from benchmarks.quality import data, nets, rivals, runs, scenarios
 from client import whole_files
 
 _ON_EVERY_SEED: tuple[scenarios.Name, ...] = ("samples_10", "samples_50")
 
 
 def run(options: argparse.Namespace, seed: int) -> None:
-    """Make the rows that the seed's file has not got yet."""
+    """Make the rows that the seed's file has not got yet.
+
+    Raises:
+        InvalidInputError: the folder's nets, and so its rows, were made with other options.
+    """
     torch.set_num_threads(1)
+    sizes = runs.Sizes(options.train, options.holdout, options.test, options.epochs)
+    made_of = f"{data.name_of(options.data, options.side)}, seed {seed}, {sizes}"
+    store = nets.Store(options.out / f"seed-{seed}", made_of)
+    store.check()
     path = file_of(options, seed)
     rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
     done = {(row["scenario"], row["key"]) for row in rows}
@@ -29,9 +37,7 @@ def run(options: argparse.Namespace, seed: int) -> None:
     if not missing:
         return
     _say(f"seed {seed}: the original")
-    sizes = runs.Sizes(options.train, options.holdout, options.test, options.epochs)
-    folder = options.out / f"seed-{seed}"
-    bench = runs.Bench.of(_source(options), sizes, seed, folder, options.reference)
+    bench = runs.Bench.of(_source(options), sizes, seed, store, options.reference)
     for name, keys in missing.items():
         for row in bench.rows(name, keys, _say):
             rows.append(dataclasses.asdict(row))

@@ -185,17 +185,12 @@ class _Reader:
     def moved(self, own: _Read, original: _Read) -> dict[str, Any]:
         """Where what was forgotten goes to, and what every kept group lost."""
         kept = {"before": original.drawn["kept"], "after": own.drawn["kept"]}
-        found: dict[str, Any] = {
-            "group_accuracy": {
-                when: {
-                    term: hits.double().mean().item()
-                    for term, hits in figures.group_accuracies(
-                        answer, self._judge, self._questions.kept
-                    ).items()
-                }
-                for when, answer in kept.items()
-            }
-        }
+        groups: dict[str, dict[str, float]] = {}
+        for when, answer in kept.items():
+            right = figures.group_accuracies(answer, self._judge, self._questions.kept)
+            for term, hits in right.items():
+                groups.setdefault(term, {})[when] = hits.double().mean().item()
+        found: dict[str, Any] = {"groups": groups}
         if "forgotten" in own.drawn:
             found["forget_goes_to"] = figures.goes_to(
                 own.drawn["forgotten"], original.drawn["forgotten"], self._judge

@@ -5,11 +5,13 @@ that was or is being forgotten as a whole.
 """
 
 import functools
+import itertools
+from collections.abc import Iterator
 
 import torch
 from torch.nn import functional
 
-from salun_core import batchnorm, errors, masks, progress, randomness, specs
+from salun_core import batchnorm, errors, images, masks, progress, randomness, specs
 from salun_core.unlearn import contract, training
 
 
@@ -25,7 +27,10 @@ def unlearn(
     """Epochs of a pass over the forget set with random labels, then one over the retain set.
 
     Earlier erasures (``data.previous_set``) are relabelled together with the forget set. Batch
-    norm keeps its stored statistics throughout, so no buffer changes.
+    norm takes its statistics from retained samples throughout, as when the net is served: beside
+    every forget batch one of the retain set goes through the net, without a loss. By its own
+    statistics, as in the authors' code, a batch of one class gives itself away, and the class
+    stays known where it comes among others; with stored ones the net falls apart at their rates.
 
     Raises:
         InvalidDataError: no other class is left to draw a label from.
@@ -35,12 +40,12 @@ def unlearn(
     refused = contract.refused_labels(data)
     steps = sum(spec.count_batches(len(part)) for part in (erased, data.retain_set))
     run = training.Training(net, config, mask, spec, steps, report, checkpoints)
-    loss = functools.partial(_loss, net)
     for epoch in run.epochs():
         labels = wrong_labels(erased.labels, config.num_classes, refused, spec.seed, epoch)
-        run.pass_over("forget", erased, labels, epoch, loss)
+        _forget(run, erased, labels, data.retain_set, epoch)
+        loss = functools.partial(_retain_loss, net)
         run.pass_over("retain", data.retain_set, data.retain_set.labels, epoch, loss)
-    return run.result(changed_buffers=())
+    return run.result(batchnorm.statistics_names(net))
 
 
 def wrong_labels(
@@ -66,7 +71,34 @@ def wrong_labels(
     return torch.multinomial(allowed, 1, generator=generator).squeeze(1)  # (N,)
 
 
-def _loss(net: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    # Both passes: stored statistics in one and batch statistics in the other tear the net apart.
-    with batchnorm.stored_statistics(net):
-        return functional.cross_entropy(net(inputs), labels)
+def _forget(
+    run: training.Training,
+    erased: images.ImageSet,
+    labels: torch.Tensor,
+    retain_set: images.ImageSet,
+    epoch: int,
+) -> None:
+    """A shuffled pass over the erased samples, towards ``labels`` (int64, one for each)."""
+    spec, beside = run.spec, _endless(len(retain_set), run.spec, epoch)
+    for rows in images.shuffled_batches(len(erased), spec.batch_size, spec.seed, "forget", epoch):
+        kept = retain_set.images[next(beside)]
+        inputs = run.inputs(torch.cat([kept, erased.images[rows]]))
+        wanted = labels[rows].to(run.device)
+        run.step(functools.partial(_forget_loss, run.net, inputs, len(kept), wanted))
+
+
+def _endless(count: int, spec: specs.UnlearningSpec, epoch: int) -> Iterator[torch.Tensor]:
+    for turn in itertools.count():
+        yield from images.shuffled_batches(count, spec.batch_size, spec.seed, "beside", epoch, turn)
+
+
+def _forget_loss(
+    net: torch.nn.Module, inputs: torch.Tensor, kept: int, labels: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    with batchnorm.retain_statistics(kept, len(inputs)):
+        logits = net(inputs)
+    return {"forget": functional.cross_entropy(logits[kept:], labels)}
+
+
+def _retain_loss(net: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(net(inputs), labels)

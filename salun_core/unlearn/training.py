@@ -143,14 +143,17 @@ class Training:
         changed_buffers: tuple[str, ...],
         detail: Mapping[str, object] | None = None,
     ) -> contract.UnlearnResult:
-        """Close the run: the net in eval mode without gradients, and what was done."""
+        """Close the run: the net in eval mode without gradients, and what was done.
+
+        The detail begins with the recipe's ``learning_rate``, after a probe that which held.
+        """
         self._optimizer.zero_grad()
         self.net.eval()
         return contract.UnlearnResult(
             steps=self.steps,
             losses=tuple(contract.EpochLosses(_known(r), _known(f)) for r, f in self._losses),
             changed_buffers=changed_buffers,
-            detail=dict(detail or {}),
+            detail={"learning_rate": self.spec.learning_rate, **(detail or {})},
         )
 
     def _learning_rate(self) -> float:

@@ -282,6 +282,17 @@ def test_the_next_recipe_is_tried_when_the_first_fails(api: conftest.Api) -> Non
     assert {"unlearning", "unlearning/1", "verifying/1"} <= set(steps)
 
 
+def test_a_report_says_by_how_much_the_budget_cut_pinned_epochs(api: conftest.Api) -> None:
+    model = api.model({"acceptance": conftest.WIDE, "max_job_steps": 1})
+    sample = {"kind": "sample", "ids": material.train_ids()[:20]}
+    asked = api.forget(model, sample, method={**conftest.QUICK, "epochs": 3}).json()
+    assert api.ended(asked["id"])["status"] == "completed"
+    report = api.http.get(f"/v1/forget-requests/{asked['id']}/report").json()
+    assert report["evidence"]["shortened"] == {"epochs": 1, "epochs_wanted": 3}
+    assert report["method"]["epochs"] == 1
+    assert report["evidence"]["method"]["learning_rate"] <= report["method"]["learning_rate"]
+
+
 def test_a_cancelled_job_leaves_the_duty(api: conftest.Api) -> None:
     model = api.model({"acceptance": conftest.WIDE})
     long = {"epochs": 500, "line_search": False}

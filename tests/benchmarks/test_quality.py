@@ -131,6 +131,19 @@ def test_nets_of_other_options_are_not_taken(tmp_path: Path) -> None:
         nets.Store(tmp_path, "others").trained("original", source.config, train_set, 1, 0)
 
 
+def test_a_finished_folder_is_not_taken_for_one_of_other_options(tmp_path: Path) -> None:
+    asked = [*_TINY, "--out", str(tmp_path), "--seeds", "0", "--scenarios", "samples_10"]
+    asked += ["--methods", "gradient_ascent"]
+    seeds.run(quality.parsed(asked), 0)
+    rows = _rows(tmp_path, 0)
+    seeds.run(quality.parsed(asked), 0)
+    with pytest.raises(errors.InvalidInputError, match="results of other options"):
+        seeds.run(quality.parsed([*asked, "--epochs", "2"]), 0)
+    with pytest.raises(errors.InvalidInputError, match=r"expected other, 16 × 16, seed 0"):
+        seeds.run(quality.parsed([*asked, "--data", str(tmp_path / "other.parquet")]), 0)
+    assert _rows(tmp_path, 0) == rows
+
+
 def test_the_reference_runs_on_the_cpu_within_its_mask(tmp_path: Path) -> None:
     source = data.packaged()
     drawn = data.draw(source, 0, 65, 20, 10)

@@ -23,3 +23,9 @@ def test_the_leak_that_would_pass_is_told(
     shown = capsys.readouterr().out
     assert ("a leak within an AUC of 0.5 ± 0.12 passes" in shown) == told
     assert "pool test" in shown
+
+
+def test_the_learning_rate_in_force_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    method = {"learning_rate": 0.02, "rate_probe": {"learning_rate": 0.02, "tried": []}}
+    reports.show({"metrics": {}, "evidence": {"method": method}})
+    assert "learning_rate 0.02" in capsys.readouterr().out

@@ -15,7 +15,10 @@ def test_the_ladder_ends_in_retraining_where_that_may_be() -> None:
         ("retrain", "none"),
     ]
     assert ladder[1].steps == ladder[2].steps == 2 * ladder[0].steps
-    assert generation_recipes.ladder("class", 100, 900, {}, retrain=False) == ladder[:3]
+    large = generation_recipes.ladder("class", 100, 900, {}, retrain=False)
+    assert [spec.method for spec in large] == ["salun", "salun", "salun"]
+    assert large[0].learning_rate < ladder[0].learning_rate
+    assert large[0].weight_average == 0.0
 
 
 def test_what_no_training_sample_shows_is_not_left_out_of_training() -> None:
@@ -23,8 +26,9 @@ def test_what_no_training_sample_shows_is_not_left_out_of_training() -> None:
     assert [spec.method for spec in ladder] == ["salun", "salun", "salun"]
 
 
-def test_samples_are_matched_and_the_rest_is_anchored() -> None:
+def test_samples_are_matched_a_class_is_spread_and_a_concept_anchored() -> None:
     assert generation_recipes.first("samples", {}).targets == "matched"
+    assert generation_recipes.first("class", {}).targets == "spread"
     assert generation_recipes.first("concept", {}).targets == "anchor"
 
 

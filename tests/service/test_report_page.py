@@ -87,6 +87,8 @@ def samples() -> dict[str, Any]:
             },
             "weights_changed": {"share": 0.4968, "per_layer": {"fc.bias": 0.5}},
             "method": {
+                "learning_rate": 0.05 / 3,
+                "rate_probe": {"learning_rate": 0.05 / 3, "tried": [{"held": False}]},
                 "steps": 112,
                 "losses": [{"retain": 0.9, "forget": None}, {"retain": 0.5, "forget": 2.0}],
             },
@@ -145,6 +147,7 @@ def test_a_passed_report_says_so_and_shows_every_number(samples: dict[str, Any])
     assert "Approximate unlearning (SalUn, arXiv 2310.12508); not certified." in page.texts
     assert {"1 → 2", "single samples", "2026-11-24 11:18 UTC"} <= set(page.texts)
     assert "salun, matched, saliency mask, 8 epochs" in page.texts
+    assert page.texts[page.texts.index("learning rate") + 1] == "0.01667"
     # 0.05 + 1.64 · 0.0402 = 0.1159
     assert row(page, "forget_holdout_auc") == [
         "0.5604", "0.4595", "0.5", "± 0.116", "0.05 + 1.64 × 0.0402", "✓ passed",

@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from tests import conftest, generators, material
 
-QUICK = {"steps": 3, "forget_batch_size": 4, "retain_batch_size": 4, "density": 0.2}
+QUICK = {"steps": 3, "forget_batch_size": 128, "retain_batch_size": 8, "density": 0.2}
 SAMPLING = {"steps": 2, "guidance_scale": 1.5, "images": 2}
 POLICY = {"acceptance": conftest.WIDE, "sampling": SAMPLING}
 
@@ -131,7 +131,10 @@ def test_a_concept_is_forgotten_and_the_pipeline_draws(
     (picture,) = pipeline("a red seven", num_inference_steps=1, height=8, width=8).images
     assert picture.size == (8, 8)
     report = api.http.get(f"/v1/forget-requests/{done['id']}/report").json()
-    assert report["evidence"]["concepts"] == {"red": ["red"]}
+    (told,) = report["evidence"]["concepts"]
+    assert told == {"concept": "red", "replacement": "green", "terms": ["red"]}
+    page = api.http.get(f"/v1/forget-requests/{done['id']}/report?format=html").text
+    assert page.count("data:image/png;base64,") == len(report["evidence"]["pictures"])
     assert "paraphrase_recall" in report["metrics"]
     again = api.forget(texts, {**target, "concept": "RED"}).json()
     assert (again["status"], again["result_version"]) == ("completed", 2)

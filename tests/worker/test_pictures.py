@@ -1,10 +1,12 @@
-"""Decoded once, found again, rebuilt when it is not whole, and gone when it is dropped."""
+"""Decoded once, found again, rebuilt when it is not whole, and gone when there is no room."""
 
 import concurrent.futures
 import dataclasses
 import io
+import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ import pytest
 import torch
 
 from salun_core import architectures, errors, images, inference, preprocessing, specs
-from service import storage
+from service import settings, storage
 from tests import material
-from worker import pictures, samples
+from worker import picture_cache, pictures, samples
 
 ROWS = 40
+FILE_BYTES = 128 + 26 * 16 * 16  # header; two in three of the rows have a label
 
 
 def silent(step: int, total: int) -> None:
@@ -44,7 +47,7 @@ def listed(rows: list[dict[str, Any]], data_folder: Path) -> samples.Listing:
         for place, row in enumerate(rows)
         if place % 3
     ]
-    return samples.Listing((content.digest,), ("zero",), found)
+    return samples.Listing((content.digest,), (), found)
 
 
 @pytest.fixture
@@ -194,19 +197,82 @@ def test_a_picture_that_does_not_decode_is_named(
     assert files(broken) == []
 
 
-def test_dropped_is_gone_for_this_dataset_only_and_who_reads_goes_on(
+@pytest.fixture
+def limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """``limit(count)``: the cache may hold that many files of ``ROWS`` samples."""
+
+    def hold(count: int) -> None:
+        monkeypatch.setenv("SALUN_PICTURE_CACHE_BYTES", str(count * FILE_BYTES))
+        settings.load.cache_clear()
+
+    yield hold
+    settings.load.cache_clear()
+
+
+def test_what_was_used_longest_ago_makes_room_and_who_reads_it_goes_on(
+    data_folder: Path, decode: preprocessing.Preprocessing, limit: Callable[[int], None]
+) -> None:
+    listings = [listed(material.rows()[at : at + ROWS], data_folder) for at in (0, 60, 120)]
+    paths = []
+    for place, one in enumerate(listings[:2]):
+        found = pictures.mapped(one, decode, silent)
+        paths += files(one)
+        os.utime(paths[-1], (place, place))
+    assert [path.stat().st_size for path in paths] == [FILE_BYTES] * 2
+    wanted = found.clone()
+    limit(3)
+    pictures.mapped(listings[0], decode, silent)  # used again, though it is the older one
+    assert all(path.exists() for path in paths)
+    limit(2)
+    pictures.mapped(listings[2], decode, silent)
+    assert [path.exists() for path in paths] == [True, False]
+    assert torch.equal(found, wanted)
+    assert torch.equal(pictures.mapped(listings[1], decode, silent), wanted)
+
+
+def test_the_pictures_of_the_job_at_hand_stay_whatever_the_limit(
+    data_folder: Path,
+    decode: preprocessing.Preprocessing,
+    decoded: Callable[[], int],
+    limit: Callable[[int], None],
+) -> None:
+    first, second = (listed(material.rows()[at : at + ROWS], data_folder) for at in (0, 60))
+    limit(0)
+    for one in (first, second, second):
+        pictures.mapped(one, decode, silent)
+    assert (files(first), len(files(second))) == ([], 1)
+    assert decoded() == len(first.samples) + len(second.samples)
+
+
+def test_a_file_that_goes_while_it_is_opened_is_made_again(
+    listing: samples.Listing,
+    decode: preprocessing.Preprocessing,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = pictures.mapped(listing, decode, silent).clone()
+    mark_used = picture_cache.mark_used
+
+    def too_late(path: Path) -> None:
+        path.unlink()
+        mark_used(path)
+
+    monkeypatch.setattr(picture_cache, "mark_used", too_late)
+    assert torch.equal(pictures.mapped(listing, decode, silent), wanted)
+    assert len(files(listing)) == 1
+
+
+def test_parts_of_killed_workers_are_swept_and_those_being_written_are_not(
     data_folder: Path, listing: samples.Listing, decode: preprocessing.Preprocessing
 ) -> None:
-    other = listed(material.rows()[ROWS : 2 * ROWS], data_folder)
-    found, wanted = pictures.mapped(listing, decode, silent), slow(listing, decode)
-    pictures.mapped(other, decode, silent)
-    storage.drop_cache(listing.files)
-    assert [path.parent for path in (data_folder / "cache").rglob("*.npy")] == [
-        storage.cache_of(other.files)
-    ]
-    assert torch.equal(found, wanted)
-    storage.drop_cache(listing.files)
-    assert torch.equal(pictures.mapped(listing, decode, silent), wanted)
+    other = listed(material.rows()[60 : 60 + ROWS], data_folder)
+    folder = storage.cache_of(other.files)
+    abandoned, living = folder / ".part-a", folder / ".part-b"
+    for part in (abandoned, living):
+        part.write_bytes(b"\x93NUMPY")
+    two_hours_ago = time.time() - 7200.0
+    os.utime(abandoned, (two_hours_ago, two_hours_ago))
+    pictures.mapped(listing, decode, silent)
+    assert files(other) == [living]
 
 
 def test_forward_passes_over_mapped_pictures_give_the_same_bits(

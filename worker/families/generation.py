@@ -110,7 +110,8 @@ class PreparedGenerator:
         evidence = {
             **measured.evidence,
             "method": json.loads(weights.read_metadata(unlearned)[_DETAIL]),
-            "not_measured": _not_asked(asked),
+            "concepts": self._concepts(measured.evidence["concepts"]),
+            "not_measured": _not_measured(asked, measured),
             "pools": {name: len(found) for name, found in self.sets.items()}
             | {"previous": len(self.previous)},
             "pictures": [_kept(name, content) for name, content in verified.pictures.items()],
@@ -149,6 +150,14 @@ class PreparedGenerator:
     def unseen(self) -> data.CaptionedSet:
         """What was never trained on: the holdout split, or the test split where there is none."""
         return self.sets["holdout"] if len(self.sets["holdout"]) else self.sets["test"]
+
+    def _concepts(self, terms: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+        """What is forgotten, what is drawn instead, and what the judge knows it by."""
+        instead = {one.concept: one.replacement for one in self.plan.concept_targets}
+        return [
+            {"concept": name, "replacement": instead.get(name), "terms": list(known)}
+            for name, known in terms.items()
+        ]
 
     def _data(self, report: progress.Progress) -> unlearn_contract.GenerationData:
         forget, retain = self.sets["forget"], self.sets["retain"]
@@ -261,9 +270,9 @@ class Generation:
 
 
 def _mask(path: Path) -> masks.SaliencyMask | None:
-    if weights.read_metadata(path)[_MASK] == "none":
-        return None
-    return masks.SaliencyMask.from_tensors(weights.read(path))
+    """A file without tensors says that every weight may change."""
+    tensors = weights.read(path)
+    return masks.SaliencyMask.from_tensors(tensors) if tensors else None
 
 
 def _as_served(
@@ -277,14 +286,18 @@ def _as_served(
     return served
 
 
-def _not_asked(asked: questions.Questions) -> dict[str, str]:
+def _not_measured(asked: questions.Questions, measured: specs.VerificationReport) -> dict[str, str]:
     """Metrics that there can be no figure of, and why."""
     found = {}
     if not asked.paraphrases:
         found["paraphrase_recall"] = "the model is not asked for what is forgotten in words"
-        found["adversarial_recall"] = found["paraphrase_recall"]
     if not asked.compositions:
         found["composition_shift"] = "nothing that is kept shares a word with what is forgotten"
+    if "adversarial_recall" not in measured.metrics:
+        found["adversarial_recall"] = (
+            "words are searched for with the original's pictures of what is forgotten; there are "
+            "none, or the model is not asked in words"
+        )
     return found
 
 

@@ -30,9 +30,10 @@ class Parts:
     """Draws parts for the steps of one run.
 
     Args:
-        generator: the model; its denoiser as it is now is the frozen teacher of ``anchor`` parts.
+        generator: the model.
         data: what may be looked at.
         spec: the recipe.
+        teacher: the original, frozen; parts that aim at a prediction of it need it.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class Parts:
         generator: generators.Generator,
         data: contract.GenerationData,
         spec: generation_specs.GenerationSpec,
+        teacher: generators.Generator | None = None,
     ) -> None:
         self.schedule = denoising.Schedule(generator)
         self._generator, self._data, self._spec = generator, data, spec
+        self._teacher = teacher
         try:
             self._null: torch.Tensor | None = generator.null_condition()
         except errors.InvalidDataError:
@@ -67,22 +70,42 @@ class Parts:
         noised = self.schedule.noise(forget.latents[rows], random)
         return Part(noised, forget.conditions(rows), noised.target)
 
-    def anchored(self, teacher: generators.Generator, random: torch.Generator) -> Part:
+    def anchored(self, random: torch.Generator) -> Part:
         """Forget samples towards what the teacher says of them under another condition."""
         forget = self._data.forget
         rows = loop.choose(len(forget), self._spec.forget_batch_size, random)
         noised = self.schedule.noise(forget.latents[rows], random)
         anchors = self._data.anchors_of(rows, random)
-        with torch.no_grad():
-            target = teacher.predict(noised.latents, noised.timesteps, anchors).float()
-        return Part(noised, forget.conditions(rows), target)
+        return Part(noised, forget.conditions(rows), self._said(noised, anchors))
 
-    def spread(self, random: torch.Generator) -> Part:
-        """Kept samples under forgotten conditions, towards their noise."""
-        forget, kept, size = self._data.forget, self._data.retain, self._spec.forget_batch_size
+    def spread(self, size: int, random: torch.Generator) -> Part:
+        """So many kept samples under forgotten conditions, towards their noise."""
+        forget, kept = self._data.forget, self._data.retain
         noised = self.schedule.noise(kept.latents[loop.choose(len(kept), size, random)], random)
         rows = loop.choose(len(forget), size, random)
         return Part(noised, forget.conditions(rows), noised.target)
+
+    def away(self, size: int, random: torch.Generator) -> Part:
+        """So many forget samples towards the far side of what the teacher says without a condition.
+
+        The score of all that is kept is that of everything less the forgotten part's:
+        2 ε(x_t) − ε(x_t | c) points there (Gandikota et al., arXiv 2303.07345, with η = 1). A model
+        without a null condition is anchored instead.
+        """
+        forget = self._data.forget
+        rows = loop.choose(len(forget), size, random)
+        noised = self.schedule.noise(forget.latents[rows], random)
+        own = forget.conditions(rows)
+        if self._null is None:
+            return Part(noised, own, self._said(noised, self._data.anchors_of(rows, random)))
+        unconditional = self._said(noised, self._null.expand(own.shape))
+        return Part(noised, own, 2.0 * unconditional - self._said(noised, own))
+
+    @torch.no_grad()
+    def _said(self, noised: denoising.Noised, conditions: torch.Tensor) -> torch.Tensor:
+        if self._teacher is None:
+            raise errors.InvalidInputError("got no teacher, expected the frozen original")
+        return self._teacher.predict(noised.latents, noised.timesteps, conditions).float()
 
     def losses(self, *parts: Part) -> list[torch.Tensor]:
         """Mean squared errors of each part's samples, (B,) for each, in one forward pass."""

@@ -2,7 +2,7 @@
 
 - ``anchor``: min E‖ε_θ(x_t | c) − ε_θo(x_t | c′)‖² on the forget set, with a frozen teacher.
 - ``spread``: kept samples are learnt under the forgotten condition c, so that p(x | c) becomes the
-  distribution of all that is kept; no teacher is needed.
+  distribution of all that is kept; on forgotten samples c points away from them.
 - ``matched`` (samples): the loss on forgotten samples is raised to that on unseen ones, no higher.
 
 Each with a retain term that is a mean, like the forget term.
@@ -33,35 +33,32 @@ def unlearn(
         InvalidDataError: matched targets without a holdout set.
         NonFiniteLossError: the loss became NaN or infinite.
     """
-    parts = loss_parts.Parts(generator, data, spec)
-    losses = _LOSSES[spec.targets](generator, data, spec, parts)
+    teacher = None if spec.targets == "matched" else loss_parts.frozen_copy(generator)
+    parts = loss_parts.Parts(generator, data, spec, teacher)
+    if spec.targets == "matched":
+        losses = _matched(generator, data, spec, parts)
+    else:
+        losses = _spread(spec, parts) if spec.targets == "spread" else _anchor(spec, parts)
     return loop.train(generator, mask, spec, losses, report, checkpoints)
 
 
-def _anchor(
-    generator: generators.Generator,
-    _: contract.GenerationData,
-    spec: generation_specs.GenerationSpec,
-    parts: loss_parts.Parts,
-) -> loop.Losses:
-    teacher = loss_parts.frozen_copy(generator)
-
+def _anchor(spec: generation_specs.GenerationSpec, parts: loss_parts.Parts) -> loop.Losses:
     def losses(random: torch.Generator) -> Mapping[str, torch.Tensor]:
-        forget, retain = parts.losses(parts.anchored(teacher, random), parts.retain(random))
+        forget, retain = parts.losses(parts.anchored(random), parts.retain(random))
         return {"forget": forget.mean(), "retain": spec.retain_weight * retain.mean()}
 
     return losses
 
 
-def _spread(
-    _: generators.Generator,
-    __: contract.GenerationData,
-    spec: generation_specs.GenerationSpec,
-    parts: loss_parts.Parts,
-) -> loop.Losses:
+def _spread(spec: generation_specs.GenerationSpec, parts: loss_parts.Parts) -> loop.Losses:
+    half = max(1, spec.forget_batch_size // 2)
+
     def losses(random: torch.Generator) -> Mapping[str, torch.Tensor]:
-        forget, retain = parts.losses(parts.spread(random), parts.retain(random))
-        return {"forget": forget.mean(), "retain": spec.retain_weight * retain.mean()}
+        among_kept, away, retain = parts.losses(
+            parts.spread(half, random), parts.away(half, random), parts.retain(random)
+        )
+        forget = torch.cat([among_kept, away]).mean()
+        return {"forget": forget, "retain": spec.retain_weight * retain.mean()}
 
     return losses
 
@@ -88,6 +85,3 @@ def _matched(
         }
 
     return losses
-
-
-_LOSSES = {"anchor": _anchor, "spread": _spread, "matched": _matched}

@@ -221,7 +221,7 @@ def text_folder(folder: Path) -> Path:
     words.backend_tokenizer.model.save(str(folder / "tokenizer"))
     _write(
         folder / "scheduler/scheduler_config.json",
-        {**SCHEDULE, "_class_name": "PNDMScheduler", "skip_prk_steps": True},
+        {**SCHEDULE, "_class_name": "PNDMScheduler", "skip_prk_steps": True, "steps_offset": 1},
     )
     _write(folder / "model_index.json", {"_class_name": "StableDiffusionPipeline"})
     return folder

@@ -1,8 +1,11 @@
+import copy
+
 import pytest
 import torch
 
-from salun_core import errors
-from salun_core.unlearn import random_label
+from salun_core import errors, images, inference, preprocessing, specs
+from salun_core.metrics import accuracy
+from salun_core.unlearn import contract, random_label
 
 
 def test_never_the_true_class_nor_a_refused_one_and_all_others_alike() -> None:
@@ -29,3 +32,47 @@ def test_seed_and_epoch_decide() -> None:
 def test_no_class_left() -> None:
     with pytest.raises(errors.InvalidDataError, match="no other class"):
         random_label.wrong_labels(torch.tensor([0]), 3, (1, 2), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "rate", "known"), [("cluster", 0.02, 0.5), ("mixed", 0.05, 0.6)]
+)
+def test_what_is_forgotten_is_so_when_it_is_served_and_the_rest_stays(
+    forgotten: str,
+    rate: float,
+    known: float,
+    trained: torch.nn.Module,
+    config: specs.ClassifierConfig,
+    data: contract.UnlearningData,
+    preprocess: preprocessing.Preprocessing,
+) -> None:
+    """A third of one class, whose batches look like nothing else; and some of every class."""
+    if forgotten == "cluster":
+        data = _without_a_third_of_a_class(data)
+    net = copy.deepcopy(trained)
+    spec = specs.UnlearningSpec(
+        targets="random_label",
+        mask="none",
+        density=1.0,
+        epochs=4,
+        batch_size=32,
+        learning_rate=rate,
+        decay="constant",
+        warmup_fraction=0.0,
+    )
+    random_label.unlearn(net, config, data, None, spec, lambda _step, _total: None)
+
+    def share_known(image_set: images.ImageSet) -> float:
+        return accuracy.accuracy(inference.logits(net, image_set, preprocess), image_set.labels)
+
+    assert share_known(data.forget_set) < known
+    assert share_known(data.retain_set) > 0.85
+
+
+def _without_a_third_of_a_class(data: contract.UnlearningData) -> contract.UnlearningData:
+    everything = images.concatenate(data.forget_set, data.retain_set)
+    erased = (everything.labels == 2).nonzero().flatten().tolist()[:20]
+    kept = sorted(set(range(len(everything))) - set(erased))
+    return contract.UnlearningData(
+        everything.subset(erased), everything.subset(kept), data.holdout_set
+    )

@@ -40,8 +40,8 @@ def test_a_frozen_weight_has_no_information() -> None:
 
 
 def test_weights_drift_less_the_more_the_penalty_weighs() -> None:
-    moved = [_moved(alpha) for alpha in (1e-6, 1.0, 1e4)]
-    assert moved[0] > 2 * moved[1] > 4 * moved[2]
+    moved = [_moved(alpha) for alpha in (1e-6, 0.01, 1.0)]
+    assert moved[0] > 1.5 * moved[1] > 6 * moved[2]
 
 
 def test_it_learns_to_draw_noise_and_keeps_frozen_weights() -> None:
@@ -66,4 +66,5 @@ def _moved(alpha: float) -> float:
     )  # fmt: skip
     methods.unlearn(generator, two_weights.two_becomes_one(generator), None, spec)
     net: Any = generator.denoiser
-    return abs(float(net.w2) - two_weights.W2) + abs(float(net.w1) - two_weights.W1)
+    moved: float = abs(net.w2.item() - two_weights.W2) + abs(net.w1.item() - two_weights.W1)
+    return moved

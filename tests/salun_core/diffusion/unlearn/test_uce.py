@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from salun_core import errors, masks
-from salun_core.diffusion import generator as generators
 from salun_core.diffusion.unlearn import cross_attention, methods, uce
 from tests.salun_core.diffusion import tiny
 
@@ -47,7 +46,8 @@ def test_the_forgotten_text_is_answered_like_the_other_and_the_kept_as_before() 
     data = tiny.concept_data(generator)
     methods.unlearn(generator, data, None, tiny.spec(method="uce", mask="none", alpha=1.0))
     name = next(iter(cross_attention.layers_of(generator, "test")))
-    new, old = (_values(model, name) for model in (generator, original))
+    weight = f"{name}.to_v.weight"
+    new, old = (model.denoiser.get_parameter(weight) for model in (generator, original))
     with torch.no_grad():
         erased, kept = data.forget.table, data.retain.table
         towards = (erased @ new.T - data.anchors @ old.T).norm()
@@ -78,9 +78,3 @@ def test_a_net_without_cross_attention_is_refused() -> None:
         methods.unlearn(
             generator, tiny.class_data(generator), None, tiny.spec(method="uce", mask="none")
         )
-
-
-def _values(model: generators.Generator, name: str) -> torch.Tensor:
-    layer: Any = model.denoiser.get_submodule(name)
-    weight: torch.Tensor = layer.to_v.weight
-    return weight

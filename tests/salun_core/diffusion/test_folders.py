@@ -1,0 +1,121 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from salun_core import errors, generation_specs, weights
+from salun_core.diffusion import class_conditional, folders, text_to_image
+from tests.salun_core.diffusion import tiny
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+CLASSES: generation_specs.GenerativeFamily = "class_conditional_diffusion"
+
+
+@pytest.mark.parametrize(
+    ("make", "size"), [(tiny.class_folder, (1, 8, 8)), (tiny.dit_folder, (3, 8, 8))]
+)
+def test_class_conditional_folders_open(
+    tmp_path: Path, make: Callable[[Path], Path], size: tuple[int, int, int]
+) -> None:
+    opened = folders.open_generator(make(tmp_path), CLASSES, tiny.CLASSES)
+    assert isinstance(opened, class_conditional.ClassConditional)
+    assert opened.image_size == size
+    assert opened.classes == tiny.CLASSES
+    assert opened.null_condition().tolist() == [3]
+    assert not opened.denoiser.training
+
+
+def test_a_text_to_image_folder_opens(tmp_path: Path) -> None:
+    opened = folders.open_generator(tiny.text_folder(tmp_path), "text_to_image")
+    assert isinstance(opened, text_to_image.TextToImage)
+    assert opened.image_size == (3, 8, 8)
+    texts = ["a red circle", "a blue cross", "a red circle"]
+    found = opened.conditions(texts)
+    assert found.shape == (3, tiny.LENGTH, 12)
+    assert torch.equal(found[0], found[2])
+    torch.testing.assert_close(found, tiny.by_text().conditions(texts))
+
+
+def test_half_precision_files_open_in_single(tmp_path: Path) -> None:
+    folder = tiny.class_folder(tmp_path)
+    halves = {name: tensor.half() for name, tensor in weights.read(folder / UNET).items()}
+    weights.write(folder / UNET, halves)
+    opened = folders.open_generator(folder, CLASSES, tiny.CLASSES)
+    state = opened.denoiser.state_dict()
+    assert all(torch.equal(state[name], half.float()) for name, half in halves.items())
+
+
+def test_labels_without_a_null_class(tmp_path: Path) -> None:
+    opened = folders.open_generator(tiny.class_folder(tmp_path), CLASSES, (*tiny.CLASSES, "star"))
+    with pytest.raises(errors.InvalidDataError, match="without a null class"):
+        opened.null_condition()
+
+
+def _reshape(folder: Path) -> None:
+    tensors = weights.read(folder / UNET)
+    weights.write(folder / UNET, {**tensors, "conv_in.bias": torch.zeros(9)})
+
+
+def _drop(folder: Path) -> None:
+    tensors = weights.read(folder / UNET)
+    del tensors["conv_in.bias"]
+    weights.write(folder / UNET, tensors)
+
+
+def _spoil(folder: Path) -> None:
+    tensors = weights.read(folder / UNET)
+    tensors["conv_in.bias"][0] = float("nan")
+    weights.write(folder / UNET, tensors)
+
+
+def _pickle(folder: Path) -> None:
+    (folder / UNET).write_bytes(b"PK\x03\x04" + bytes(64))
+
+
+def _cut(folder: Path) -> None:
+    (folder / UNET).write_bytes((folder / UNET).read_bytes()[:-100])
+
+
+def _no_json(folder: Path) -> None:
+    (folder / "unet/config.json").write_text("{")
+
+
+def _configure(**changes: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "unet/config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "named"),
+    [
+        (_reshape, errors.ArchitectureMismatchError, r"conv_in.bias: got \(9,\), expected \(8,\)"),
+        (_drop, errors.ArchitectureMismatchError, "conv_in.bias: got nothing"),
+        (_spoil, errors.ArchitectureMismatchError, "conv_in.bias holds NaN"),
+        (_pickle, errors.UnsafeArtifactError, "pickle or zip"),
+        (_cut, errors.UnsafeArtifactError, "bytes of tensors"),
+        (_no_json, errors.InvalidConfigError, "expected JSON"),
+        (_configure(norm_num_groups=5), errors.InvalidConfigError, "cannot be built"),
+        (_configure(sample_size=[4, 8]), errors.InvalidConfigError, "sample_size"),
+    ],
+)
+def test_broken_folders_are_refused(
+    tmp_path: Path,
+    spoil: Callable[[Path], None],
+    error: type[errors.SalunError],
+    named: str,
+) -> None:
+    folder = tiny.class_folder(tmp_path)
+    spoil(folder)
+    with pytest.raises(error, match=named):
+        folders.open_generator(folder, CLASSES, tiny.CLASSES)
+
+
+@pytest.mark.parametrize("labels", [(), tuple("abcde")])
+def test_labels_that_the_net_has_no_embeddings_for(tmp_path: Path, labels: tuple[str, ...]) -> None:
+    with pytest.raises(errors.InvalidConfigError, match="class embeddings"):
+        folders.open_generator(tiny.class_folder(tmp_path), CLASSES, labels)

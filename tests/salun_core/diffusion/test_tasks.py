@@ -1,0 +1,92 @@
+import pytest
+import torch
+
+from salun_core import generation_specs, specs
+from salun_core.diffusion import tasks
+from tests.salun_core.diffusion import tiny
+
+
+def concept(phrase: str, replacement: str, prompts: tuple[str, ...] = ()) -> specs.ConceptTarget:
+    return specs.ConceptTarget(
+        kind="concept", concept=phrase, replacement=replacement, prompts=prompts
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "named"),
+    [
+        ("a cat", "cat", True),
+        ("A CAT.", "cat", True),
+        ("cat-like", "cat", True),
+        ("a category", "cat", False),
+        ("a bobcat", "cat", False),
+        ("van  gogh at night", "Van Gogh", True),
+        ("van\ngogh", "van gogh", True),
+        ("gogh van", "van gogh", False),
+        ("made in C++", "c++", True),
+        ("made in C", "c++", False),
+        ("version 1x0", "1.0", False),
+        ("ein Café am Platz", "café", True),
+        ("(cat)", "(cat)", True),
+    ],
+)
+def test_phrases_are_whole_words_in_any_case(text: str, phrase: str, named: bool) -> None:
+    assert tasks.names(text, phrase) is named
+
+
+@pytest.mark.parametrize(
+    ("text", "concepts", "expected"),
+    [
+        ("a Cat and a cat", [concept("cat", "dog")], "a dog and a dog"),
+        ("a category", [concept("cat", "dog")], "dog"),
+        ("a cat, a bird", [concept("cat", "dog"), concept("bird", "fish")], "a dog, a fish"),
+        ("a red cat", [concept("cat", "dog"), concept("red cat", "fish")], "a fish"),
+        ("in c++", [concept("c++", r"\1 \g<0> \d")], r"in \1 \g<0> \d"),
+        (
+            "something furry",
+            [concept("cat", "dog"), concept("bear", "fish", ("something furry",))],
+            "fish",
+        ),
+    ],
+)
+def test_concepts_are_replaced(
+    text: str, concepts: list[specs.ConceptTarget], expected: str
+) -> None:
+    assert tasks.replace(text, concepts) == expected
+
+
+def test_prompts_are_the_callers_or_templates() -> None:
+    assert tasks.prompts_of(concept("cat", "dog", ("my cat",))) == ("my cat",)
+    assert tasks.prompts_of(concept("{x}", "dog"))[1] == "a {x}"
+
+
+def test_any_kept_class_stands_in_for_a_forgotten_one() -> None:
+    data = tiny.class_data(tiny.by_class())
+    assert data.forget.texts == ("circle",)
+    anchors = data.anchors_of(torch.zeros(64, dtype=torch.int64), torch.Generator().manual_seed(0))
+    assert set(anchors.tolist()) == {1, 2}
+
+
+def test_a_caption_is_anchored_to_itself_with_the_replacement() -> None:
+    generator = tiny.by_text()
+    data = tiny.concept_data(generator)
+    assert data.forget.texts == ("a red circle", "picture of a blue circle")
+    expected = generator.conditions(["a red square", "picture of a blue square"])
+    assert torch.equal(data.anchors, expected)
+    assert len(data.forget) == 12
+
+
+def test_a_concept_that_no_sample_names_is_drawn() -> None:
+    generator = tiny.by_text()
+    data = tasks.of_concepts(
+        generator,
+        tiny.captioned([], "forget"),
+        tiny.captioned(["a blue cross"], "retain"),
+        [concept("circle", "square")],
+        generation_specs.Sampling(steps=1, guidance_scale=1.0),
+    )
+    assert data.forget.texts == tuple(
+        sorted(template.format("circle") for template in tasks.TEMPLATES)
+    )
+    assert "a square" in data.retain.texts
+    assert len(data.retain) == 1 + len(data.forget)

@@ -1,0 +1,98 @@
+from typing import Any
+
+import pytest
+import torch
+
+from salun_core import errors, masks, modes
+from salun_core.diffusion.unlearn import methods, parts
+from tests.salun_core.diffusion import tiny, two_weights
+
+
+def test_steps_on_two_weights_are_those_worked_out_by_hand() -> None:
+    """With w₁ frozen, p − target = w₂c − w₂ₒc′ = 2w₂ − 0.5, whatever the noise.
+
+    The first loss is (2 · 0.5 − 0.5)² = 0.25. Its gradient, 2 · 0.5 · 2 = 2, makes Adam's first
+    step −0.1: w₂ = 0.4, the second loss 0.3² = 0.09, its gradient 2 · 0.3 · 2 = 1.2. Then
+    m = (0.9 · 0.2 + 0.1 · 1.2) / (1 − 0.81) = 0.3 / 0.19,
+    v = (0.999 · 0.004 + 0.001 · 1.44) / (1 − 0.998001) = 0.005436 / 0.001999,
+    and the second step is −0.1 · m / √v.
+    """
+    generator = two_weights.TwoWeights()
+    data = two_weights.two_becomes_one(generator)
+    mask = masks.parameters_mask(generator.denoiser, lambda name: name == "w2")
+    spec = tiny.spec(
+        steps=2, learning_rate=0.1, decay="constant", retain_weight=0.0, weight_average=0.0
+    )
+    result = methods.unlearn(generator, data, mask, spec)
+    net: Any = generator.denoiser
+    second = 0.1 * (0.3 / 0.19) / (0.005436 / 0.001999) ** 0.5
+    assert net.w2.item() == pytest.approx(0.4 - second, abs=1e-6)
+    assert net.w1.item() == two_weights.W1
+    assert [part.forget for part in result.losses] == pytest.approx([0.25, 0.09], abs=1e-6)
+
+
+def test_the_fixed_point_is_the_others_prediction() -> None:
+    """w₂ · 2 = w₂ₒ · 1, so w₂ = 0.25."""
+    generator = two_weights.TwoWeights()
+    mask = masks.parameters_mask(generator.denoiser, lambda name: name == "w2")
+    spec = tiny.spec(steps=200, learning_rate=0.02, retain_weight=0.0, weight_average=0.0)
+    methods.unlearn(generator, two_weights.two_becomes_one(generator), mask, spec)
+    net: Any = generator.denoiser
+    assert net.w2.item() == pytest.approx(0.25, abs=0.01)
+
+
+def test_the_teacher_gets_no_gradient_and_does_not_move() -> None:
+    generator = tiny.by_class()
+    data, spec = tiny.class_data(generator), tiny.spec()
+    teacher = parts.frozen_copy(generator)
+    drawn = parts.Parts(generator, data, spec, teacher)
+    part = drawn.anchored(torch.Generator().manual_seed(0))
+    assert not part.target.requires_grad
+    (loss,) = drawn.losses(part)
+    loss.mean().backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is None for p in teacher.denoiser.parameters())
+    with modes.own_gradients(generator.denoiser), torch.no_grad():
+        for parameter in generator.denoiser.parameters():
+            parameter.add_(1.0)
+    again = drawn.anchored(torch.Generator().manual_seed(0))
+    assert torch.equal(part.target, again.target)
+
+
+def test_away_lies_on_the_far_side_of_what_is_said_without_a_condition() -> None:
+    """ε(x|c) = w₁x + w₂c and ε(x) = w₁x, so the target is w₁x − w₂c."""
+    generator = two_weights.TwoWeights()
+    data = two_weights.two_becomes_one(generator)
+    drawn = parts.Parts(generator, data, tiny.spec(), parts.frozen_copy(generator))
+    part = drawn.away(4, torch.Generator().manual_seed(0))
+    told = part.conditions.reshape(-1, 1, 1, 1)
+    assert bool((told != 0.0).all())
+    expected = two_weights.W1 * part.noised.latents - two_weights.W2 * told
+    assert torch.allclose(part.target, expected)
+
+
+def test_spread_shows_kept_samples_under_the_forgotten_condition() -> None:
+    generator = two_weights.TwoWeights()
+    data = two_weights.two_becomes_one(generator)
+    part = parts.Parts(generator, data, tiny.spec()).spread(4, torch.Generator().manual_seed(0))
+    assert torch.equal(
+        part.conditions, data.forget.table[:1].expand(4, *data.forget.table.shape[1:])
+    )
+    assert torch.equal(part.target, part.noised.target)
+
+
+def test_parts_that_follow_the_original_need_it() -> None:
+    generator = two_weights.TwoWeights()
+    drawn = parts.Parts(generator, two_weights.two_becomes_one(generator), tiny.spec())
+    with pytest.raises(errors.InvalidInputError, match="expected the frozen original"):
+        drawn.anchored(torch.Generator().manual_seed(0))
+
+
+def test_matched_targets_need_unseen_samples() -> None:
+    generator = two_weights.TwoWeights()
+    with pytest.raises(errors.InvalidDataError, match="never trained on"):
+        methods.unlearn(
+            generator,
+            two_weights.two_becomes_one(generator),
+            None,
+            tiny.spec(targets="matched", mask="none"),
+        )
