@@ -184,7 +184,7 @@ def concept_data(generator: text_to_image.TextToImage) -> contract.GenerationDat
 
 def spec(**fields: Any) -> generation_specs.GenerationSpec:
     """A short recipe; fields that are not given are ours."""
-    short = {"steps": 4, "forget_batch_size": 8, "retain_batch_size": 8, "learning_rate": 1e-3}
+    short = {"steps": 4, "forget_batch_size": 64, "retain_batch_size": 64, "learning_rate": 1e-3}
     return generation_specs.GenerationSpec.model_validate({**short, **fields})
 
 

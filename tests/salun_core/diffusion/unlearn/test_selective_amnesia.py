@@ -48,7 +48,7 @@ def test_it_learns_to_draw_noise_and_keeps_frozen_weights() -> None:
     generator = tiny.by_class()
     data = tiny.class_data(generator)
     spec = tiny.spec(
-        method="selective_amnesia", mask="random", steps=24, retain_batch_size=64, alpha=0.01,
+        method="selective_amnesia", mask="random", steps=16, alpha=0.01,
         learning_rate=5e-3, decay="constant",
     )  # fmt: skip
     result = methods.unlearn(generator, data, methods.mask_for(generator, data, spec), spec)
