@@ -41,7 +41,7 @@ class Denoiser:
     text_encoder: transformers.CLIPTextModel
     scheduler: diffusers.DDIMScheduler
 
-    def parameters(self) -> list[torch.nn.Parameter]:
+    def parameters(self) -> list[torch.Tensor]:
         """Every weight of both nets."""
         return list(itertools.chain(self.unet.parameters(), self.text_encoder.parameters()))
 
@@ -95,7 +95,7 @@ def train(
         asked = torch.where(dropped, nothing, tokens[rows])  # (B, L)
         loss = _loss(live, latents[rows], asked, generator)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(live.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -195,8 +195,9 @@ def _loss(
     noisy = denoiser.scheduler.add_noise(latents, noise, at)
     target = denoiser.scheduler.get_velocity(latents, noise, at)
     states = denoiser.text_encoder(tokens).last_hidden_state  # (B, L, 96)
-    guess = denoiser.unet(noisy.contiguous(memory_format=torch.channels_last), at, states).sample
-    return (guess - target).square().mean()
+    noisy = noisy.contiguous(memory_format=torch.channels_last)
+    error: torch.Tensor = denoiser.unet(noisy, at, states).sample - target
+    return error.square().mean()
 
 
 @torch.no_grad()
