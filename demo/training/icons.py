@@ -41,7 +41,7 @@ class Denoiser:
     text_encoder: transformers.CLIPTextModel
     scheduler: diffusers.DDIMScheduler
 
-    def parameters(self) -> list[torch.nn.Parameter]:
+    def parameters(self) -> list[torch.Tensor]:
         """Every weight of both nets."""
         return list(itertools.chain(self.unet.parameters(), self.text_encoder.parameters()))
 
@@ -195,16 +195,16 @@ def _loss(
     noisy = denoiser.scheduler.add_noise(latents, noise, at)
     target = denoiser.scheduler.get_velocity(latents, noise, at)
     states = denoiser.text_encoder(tokens).last_hidden_state  # (B, L, 96)
-    guess = denoiser.unet(noisy.contiguous(memory_format=torch.channels_last), at, states).sample
-    loss: torch.Tensor = (guess - target).square().mean()
-    return loss
+    noisy = noisy.contiguous(memory_format=torch.channels_last)
+    error: torch.Tensor = denoiser.unet(noisy, at, states).sample - target
+    return error.square().mean()
 
 
 @torch.no_grad()
 def _follow(average: Denoiser, live: Denoiser, step: int) -> None:
     """Move the average towards the live weights; early on it is shorter than ``AVERAGE``."""
     share = 1.0 - min(AVERAGE, step / (step + 10))
-    torch._foreach_lerp_(tuple(average.parameters()), tuple(live.parameters()), share)
+    torch._foreach_lerp_(average.parameters(), live.parameters(), share)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def train(texts: Iterable[str]) -> transformers.CLIPTokenizer:
     vocabulary = {piece: number for number, piece in enumerate([*pieces, *SPECIAL])}
     return transformers.CLIPTokenizer(
         vocab=vocabulary,
-        merges=merges,  # type: ignore[arg-type]  # its annotation says strings; it takes pairs
+        merges=merges,
         model_max_length=LENGTH,
         padding_side="right",
     )

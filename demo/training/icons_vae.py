@@ -44,7 +44,7 @@ def train(
 @torch.no_grad()
 def encode(net: diffusers.AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
     """(N, 3, 32, 32) pictures to (N, 4, 8, 8) scaled latents, the means of their Gaussians."""
-    means = [net.encode(part).latent_dist.mean for part in pictures.split(256)]  # type: ignore[no-untyped-call]
+    means = [net.encode(part).latent_dist.mean for part in torch.split(pictures, 256)]
     latents: torch.Tensor = torch.cat(means) * net.config.scaling_factor
     return latents
 
