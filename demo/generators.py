@@ -34,7 +34,7 @@ DIGITS, ICONS = "digits", "icons"
 GUIDANCE = {DIGITS: 2.0, ICONS: 2.0}
 IMAGES = {DIGITS: 30, ICONS: 20}  # that the service draws of each thing to be judged
 PICTURES = 20  # of every kept class, or of every kept style and colour
-LEFT = 0.05  # share of pictures that may still show what was forgotten
+LEFT = 0.05  # share of pictures that may still show what was forgotten, errors aside
 KEPT_DROP = 0.1  # how far the pulled model may fall behind the base model on all that is kept
 
 
@@ -120,8 +120,11 @@ class Story(chapters.Chapters):
             ]
             for when, drawn in (("before", before), ("after", after))
         }
-        named = [gone in text.split() for text in asked]
-        shown = looker.recognises(_tensor(after[named]), gone).float().mean()
+        named = np.array([gone in text.split() for text in asked])
+        shown = looker.recognises(_tensor(after[named]), gone).double().mean().item()
+        # The judge errs: so often it sees what is forgotten in the base model's other pictures.
+        mistaken = looker.recognises(_tensor(before[~named]), gone).double().mean().item()
+        allowed = mistaken + LEFT + 1.64 * (LEFT * (1.0 - LEFT) / named.sum()) ** 0.5
         kept = {
             when: float(
                 np.mean(
@@ -131,7 +134,8 @@ class Story(chapters.Chapters):
             for when, values in right.items()
         }
         _grid(before, after, self.out / f"{model}-stock.png")
-        self.check(f"{model}: pulled model draws {gone!r}", float(shown) <= LEFT, f"{shown:.1%}")
+        told = f"{shown:.1%} by a judge that errs in {mistaken:.1%}, allowed {allowed:.1%}"
+        self.check(f"{model}: pulled model draws {gone!r}", shown <= allowed, told)
         found = f"{kept['after']:.1%}, the base model {kept['before']:.1%}"
         held = kept["after"] >= kept["before"] - KEPT_DROP
         self.check(f"{model}: pulled model on all that is kept", held, found)

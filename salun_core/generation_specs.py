@@ -106,7 +106,7 @@ def default_spec(
 # (`make bench-diffusion`).
 _SALUN: Mapping[specs.ForgetKind, Mapping[str, Any]] = {
     "samples": {"targets": "matched"},
-    "class": {"targets": "spread", "density": 0.1, "contrast": 1.0, "learning_rate": 1e-3},
+    "class": {"targets": "spread", "density": 0.25, "contrast": 1.0, "learning_rate": 1e-3},
     "concept": {
         "targets": "anchor",
         "learning_rate": 1e-3,
