@@ -136,7 +136,7 @@ def write(folder: dict[str, material.Content], where: Path) -> Path:
 
 
 def _scheduler() -> Any:
-    return diffusers.DDIMScheduler(clip_sample=False, num_train_timesteps=100)
+    return diffusers.DDIMScheduler(clip_sample=False, num_train_timesteps=100, steps_offset=1)
 
 
 def _judge() -> tuple[torch.nn.Module, dict[str, Any]]:
