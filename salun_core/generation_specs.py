@@ -112,6 +112,7 @@ _SALUN: Mapping[specs.ForgetKind, Mapping[str, Any]] = {
         "learning_rate": 1e-3,
         "forget_batch_size": 16,
         "retain_batch_size": 32,
+        "retain_weight": 1.0,
     },
 }
 # The papers' settings; the mask is no part of these methods, so each starts without one.

@@ -216,7 +216,7 @@ def test_a_repeated_call_is_one_request(salun: Call, finished: dict[str, Any]) -
 def test_no_target_and_unknown_models_are_refused(salun: Call, served: str) -> None:
     nothing = salun("forget", served)
     assert nothing.returncode == 1
-    assert "expected --sample, --samples-file, --class or --subject" in nothing.stderr
+    assert "expected --sample, --samples-file, --class, --subject or --concept" in nothing.stderr
     unknown = salun("forget", "no-such-model", "--sample", "x")
     assert unknown.returncode == 1
     assert "no-such-model" in unknown.stderr

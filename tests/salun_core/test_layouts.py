@@ -88,7 +88,7 @@ CHANGES = [
     (TEXT, "model_index.json", {"_class_name": "DiTPipeline"}, "DiTPipeline"),
     (
         TEXT, "model_index.json",
-        {**TEXT["model_index.json"], "unet": ["my_code", "MyUNet"]}, "MyUNet",
+        {**TEXT["model_index.json"], "unet": ["my_code", "MyUNet"]}, "my_code",
     ),
     (TEXT, "text_encoder/config.json", {"architectures": ["T5EncoderModel"]}, "T5EncoderModel"),
     (TEXT, "tokenizer/tokenizer_config.json", {"tokenizer_class": "T5Tokenizer"}, "T5Tokenizer"),
