@@ -201,9 +201,11 @@ def _checked_parts(
     resolution: ledger.Resolution,
 ) -> dict[specs.ForgetKind, ledger.Part]:
     families.check_method(models.family_of(model), demand.method)
-    size = ledger.training_size(model)
+    size = max(ledger.training_size(model), 1)
     limit = policy.max_forget_share
-    share = (len(resolution.labels) + ledger.erasures(session, model)) / max(size, 1)
+    share = (len(resolution.labels) + ledger.erasures(session, model)) / size
+    if share > limit:  # unless some were named before: then they are counted twice
+        share -= ledger.named_before(session, model, list(resolution.labels)) / size
     if share > limit:
         detail = (
             f"this and what is forgotten already come to {share:.1%} of the training set; "

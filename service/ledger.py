@@ -152,7 +152,18 @@ def training_size(model: tables.Model) -> int:
 
 def erasures(session: orm.Session, model: tables.Model) -> int:
     """How many training samples are erased or about to be."""
-    return session.scalar(_ERASURES, {"model": model.id}) or 0
+    return int(session.scalar(_ERASURES, {"model": model.id}) or 0)
+
+
+def named_before(session: orm.Session, model: tables.Model, sample_ids: Sequence[str]) -> int:
+    """How many of these samples are erased or about to be."""
+    erasure = tables.Erasure
+    count = (
+        sa.select(sa.func.count())
+        .select_from(erasure)
+        .where(erasure.model_id == model.id, erasure.sample_id == sa.any_(_IDS))
+    )
+    return session.scalar(count, {"ids": list(sample_ids)}) or 0
 
 
 def count_erasures(

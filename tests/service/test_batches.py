@@ -138,6 +138,19 @@ def test_joining_leaving_and_sealing_at_once_lose_no_sample(
         assert sorted(map(tuple, followed)) == sorted(stays)
 
 
+def test_what_was_named_before_is_not_counted_twice_against_the_budget(
+    caller: api_keys.Caller, model: str
+) -> None:
+    """200 of 240 samples may be named again and again; all 240 are more than 99 %."""
+    ids = [f"s{index}" for index in range(SAMPLES)]
+    submit(caller, model, *ids[:200])
+    submit(caller, model, *ids[:200])
+    submit(caller, model, *ids[100:230])
+    with pytest.raises(errors.Invalid) as refused:
+        submit(caller, model, *ids)
+    assert refused.value.code == "forget-budget-exceeded"
+
+
 def test_a_steady_stream_of_joins_does_not_keep_a_batch_open(
     caller: api_keys.Caller, model: str
 ) -> None:

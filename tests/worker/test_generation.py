@@ -136,7 +136,9 @@ def test_a_concept_is_forgotten_and_the_pipeline_draws(
     page = api.http.get(f"/v1/forget-requests/{done['id']}/report?format=html").text
     assert page.count("data:image/png;base64,") == len(report["evidence"]["pictures"])
     assert "paraphrase_recall" in report["metrics"]
-    again = api.forget(texts, {**target, "concept": "RED"}).json()
+    repeated = api.forget(texts, {**target, "concept": "RED"})
+    assert repeated.status_code == 202, repeated.text
+    again = repeated.json()
     assert (again["status"], again["result_version"]) == ("completed", 2)
 
 
