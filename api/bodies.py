@@ -10,7 +10,7 @@ import pydantic
 from fastapi import exceptions
 
 from api.schemas import forget_requests as schemas
-from service import errors, forget_requests
+from service import demands, errors
 
 NDJSON = "application/x-ndjson"
 FORGET_REQUEST_OPENAPI: dict[str, Any] = {
@@ -68,11 +68,11 @@ def forget_request(
         ) from error
 
 
-def demand(body: schemas.ForgetRequestIn) -> forget_requests.Demand:
+def demand(body: schemas.ForgetRequestIn) -> demands.Demand:
     """The body as a frozen demand; the digest is over canonical JSON, so that spelling is free."""
     content = body.model_dump(mode="json")
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-    return forget_requests.Demand(
+    return demands.Demand(
         model=body.model,
         targets=body.targets,
         method=body.method or {},

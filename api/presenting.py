@@ -12,8 +12,8 @@ from service import (
     aliases,
     audits,
     batches,
+    demands,
     errors,
-    forget_requests,
     jobs,
     models,
     request_views,
@@ -42,6 +42,8 @@ def forget_request(view: request_views.View) -> schemas.ForgetRequestOut:
             "model": view.model,
             "received_at": request.received_at,
             "due_at": request.due_at,
+            "extended_months": request.extended_months,
+            "paused_at": request.paused_at,
             "completed_at": request.completed_at,
             "expected_completion_at": view.expected_completion_at,
             "targets_summary": {
@@ -59,7 +61,7 @@ def forget_request(view: request_views.View) -> schemas.ForgetRequestOut:
     )
 
 
-def preview(found: forget_requests.Preview) -> schemas.PreviewOut:
+def preview(found: demands.Preview) -> schemas.PreviewOut:
     """A dry run."""
     return schemas.PreviewOut(
         targets_summary=schemas.TargetsSummary(
@@ -69,6 +71,7 @@ def preview(found: forget_requests.Preview) -> schemas.PreviewOut:
             unknown=len(found.unknown),
         ),
         share=found.share,
+        needs_approval=found.needs_approval,
         jobs=list(found.jobs),
         expected_completion_at=found.expected_completion_at,
         unknown_targets=[problem_item(item) for item in found.unknown[:100]],
@@ -138,6 +141,7 @@ def batch(session: orm.Session, row: tables.Batch) -> schemas.BatchOut:
             "samples": samples or 0,
             "concepts": concepts,
             "method": row.method,
+            "parent_id": row.parent_id,
             "job_id": None if newest is None else newest.id,
             "result_version": row.result_version,
         }

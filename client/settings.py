@@ -14,6 +14,10 @@ class Settings(pydantic_settings.BaseSettings):
 
     port: int = pydantic.Field(default=8000, ge=0, le=65535, validation_alias="PORT")
     data_dir: Path = pydantic.Field(default=Path(".salun"), validation_alias="SALUN_DATA_DIR")
+    # On one machine somebody waits for the answer; a service collects requests for a day.
+    batch_window_seconds: float = pydantic.Field(
+        default=0.0, ge=0.0, validation_alias="SALUN_BATCH_WINDOW_SECONDS"
+    )
     database_url: str | None = pydantic.Field(default=None, validation_alias="DATABASE_URL")
     broker_url: str | None = pydantic.Field(default=None, validation_alias="BROKER_URL")
     url: str | None = pydantic.Field(default=None, validation_alias="SALUN_URL")

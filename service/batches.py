@@ -1,6 +1,5 @@
 """Requests that one job serves. A batch is open until it is sealed; then its members are fixed."""
 
-import datetime
 import json
 import uuid
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,10 @@ from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
 from salun_core import phrases, specs
-from service import concepts, errors, jobs, ledger, models, tables, telling
+from service import concepts, errors, ledger, tables
 
 _IDS = sa.bindparam("ids", type_=sa.ARRAY(sa.Text))
-_IS_OPEN = tables.Batch.state == "open"
+IS_OPEN = tables.Batch.state == "open"
 _LOCK_SEED = 1  # keeps these advisory locks apart from others
 
 
@@ -27,7 +26,7 @@ def _lock_key(model_id: sa.SQLColumnExpression[uuid.UUID]) -> sa.ColumnElement[i
 _OPEN_BATCH = sa.select(tables.Batch.id).where(
     tables.Batch.model_id == sa.bindparam("model"),
     tables.Batch.profile == sa.bindparam("profile"),
-    _IS_OPEN,
+    IS_OPEN,
 )
 _MAKE_BATCH = (
     postgresql.insert(tables.core(tables.Batch)).on_conflict_do_nothing().returning(tables.Batch.id)
@@ -45,6 +44,30 @@ _CLAIM_SAMPLES = (
     .on_conflict_do_nothing()
     .returning(tables.Erasure.sample_id)
 )
+_ABSORB = sa.text(
+    # Out of open batches of the same pinned method, into the batch of the whole class.
+    "WITH moved AS ("
+    "UPDATE erasure e SET batch_id = :batch FROM batch b WHERE e.model_id = :model "
+    "AND e.sample_id = ANY(:ids) AND e.version IS NULL AND b.id = e.batch_id "
+    "AND b.state = 'open' AND b.id <> :batch "
+    "AND b.method = (SELECT method FROM batch WHERE id = :batch) "
+    "RETURNING b.id AS batch_id, e.sample_id), "
+    "followers AS ("
+    "INSERT INTO batch_member (batch_id, request_id) "
+    "SELECT DISTINCT CAST(:batch AS uuid), s.request_id FROM moved v "
+    "JOIN batch_member m ON m.batch_id = v.batch_id "
+    "JOIN request_sample s ON s.request_id = m.request_id AND s.sample_id = v.sample_id "
+    "ON CONFLICT DO NOTHING) "
+    "SELECT DISTINCT batch_id FROM moved"
+).bindparams(sa.bindparam("batch", type_=sa.Uuid), sa.bindparam("model", type_=sa.Uuid), _IDS)
+_DROP_IDLE_MEMBERS = sa.text(
+    # Who has nothing left in a batch waits for it no longer.
+    "DELETE FROM batch_member m WHERE m.batch_id = :batch AND NOT EXISTS ("
+    "SELECT 1 FROM erasure e JOIN request_sample s ON s.sample_id = e.sample_id "
+    "WHERE e.batch_id = :batch AND s.request_id = m.request_id) AND NOT EXISTS ("
+    "SELECT 1 FROM concept_erasure c JOIN request_concept r ON r.concept = c.concept "
+    "WHERE c.batch_id = :batch AND r.request_id = m.request_id)"
+).bindparams(sa.bindparam("batch", type_=sa.Uuid))
 _EARLIER = sa.select(tables.Erasure.batch_id, tables.Erasure.version).where(
     tables.Erasure.model_id == sa.bindparam("model"), tables.Erasure.sample_id == sa.any_(_IDS)
 )
@@ -82,6 +105,20 @@ def joining() -> sa.ColumnElement[None]:
     return sa.func.pg_advisory_xact_lock_shared(_lock_key(tables.Model.id))
 
 
+def absorb(
+    session: orm.Session, model: tables.Model, batch_id: uuid.UUID, sample_ids: Sequence[str]
+) -> None:
+    """Move samples that wait in other open batches into this one, with those who named them.
+
+    A demand for a whole class takes the samples of it along: one job less, and they are judged as
+    what they are. Needs the lock of :func:`hold`.
+    """
+    named = {"model": model.id, "batch": batch_id, "ids": sorted(sample_ids)}
+    for emptied in session.scalars(_ABSORB, named).all():
+        session.execute(_DROP_IDLE_MEMBERS, {"batch": emptied})
+        _withdraw_if_empty(session, by_id(session, emptied))
+
+
 def place(
     session: orm.Session,
     model: tables.Model,
@@ -90,24 +127,28 @@ def place(
     part: ledger.Part,
     *,
     shared: bool,
+    absorbing: bool = False,
 ) -> Placement:
     """Put samples and concepts of one kind into the model's open batch, or into one of their own.
 
     What another demand named first stays where it is: the request then follows that batch,
     or has it erased already. Needs the lock of :func:`joining`; membership is the caller's.
+    With ``absorbing`` samples that wait in other open batches come along (see :func:`absorb`).
     """
     batch_id, is_new = _open_batch(session, model, kind, pinned, shared=shared)
+    if absorbing:
+        absorb(session, model, batch_id, part.sample_ids)
     placed = {"model": model.id, "batch": batch_id, "ids": sorted(part.sample_ids)}
     fresh = set(session.scalars(_CLAIM_SAMPLES, placed))
     fresh_concepts = concepts.claim(session, model.id, batch_id, part.concepts)
     is_joined = bool(fresh or fresh_concepts)
-    if not is_joined and is_new:
-        session.execute(sa.delete(tables.Batch).where(tables.Batch.id == batch_id))
     rest = [sample_id for sample_id in part.sample_ids if sample_id not in fresh]
     earlier = session.execute(_EARLIER, {"model": model.id, "ids": rest}).all() if rest else []
     named = {phrases.normal(one.concept) for one in part.concepts} - fresh_concepts
     of_concepts = concepts.placed(session, model.id, sorted(named)) if named else []
     placed_before = [*earlier, *of_concepts]
+    if is_new and not is_joined and all(row.batch_id != batch_id for row in earlier):
+        session.execute(sa.delete(tables.Batch).where(tables.Batch.id == batch_id))
     return Placement(
         batch_id=batch_id if is_joined else None,
         followed=frozenset(row.batch_id for row in placed_before if row.version is None),
@@ -116,50 +157,6 @@ def place(
         already_erased=sum(row.version is not None for row in earlier),
         erased_in=tuple(row.version for row in placed_before if row.version is not None),
     )
-
-
-def seal(session: orm.Session, batch: tables.Batch) -> tables.Job:
-    """Fix the members and queue the job, due when its most urgent member is."""
-    due_at = session.scalar(
-        sa.select(sa.func.min(tables.ForgetRequest.due_at))
-        .join(tables.BatchMember, tables.BatchMember.request_id == tables.ForgetRequest.id)
-        .where(tables.BatchMember.batch_id == batch.id)
-    )
-    batch.state = "sealed"
-    batch.sealed_at = sa.func.clock_timestamp()
-    job = jobs.enqueue(
-        session, jobs.UNLEARNING, line=f"model:{batch.model_id}", subject_id=batch.id, due_at=due_at
-    )
-    for request in members(session, batch.id):
-        if request.stage in {"received", "queued"}:
-            request.stage = "sealed"
-        telling.event(session, request.id, "sealed", batch_id=str(batch.id), job_id=str(job.id))
-    return job
-
-
-def seal_due(session: orm.Session) -> int:
-    """Seal the open batches whose window is over; returns how many."""
-    now = session.scalar(sa.select(sa.func.clock_timestamp())) or datetime.datetime.now(
-        datetime.UTC
-    )
-    waiting = session.scalars(
-        sa.select(tables.Model)
-        .where(sa.exists().where(tables.Batch.model_id == tables.Model.id, _IS_OPEN))
-        .order_by(tables.Model.id)  # two sweeps that take several locks cannot meet head-on
-    ).all()
-    sealed = 0
-    for model in waiting:
-        window = datetime.timedelta(seconds=models.policy_of(model).window_seconds())
-        sealed += len(_seal_open(session, model, tables.Batch.opened_at <= now - window))
-    return sealed
-
-
-def flush(session: orm.Session, actor: str, model: tables.Model) -> list[tables.Batch]:
-    """Seal every open batch of a model now."""
-    sealed = _seal_open(session, model, sa.true())
-    for batch in sealed:
-        telling.audit(session, actor, "batch.flush", batch.id)
-    return sealed
 
 
 def require_open(session: orm.Session, request: tables.ForgetRequest) -> None:
@@ -178,6 +175,8 @@ def leave(session: orm.Session, request: tables.ForgetRequest) -> None:
     )
     for batch in joined:
         _drop_orphans(session, batch)
+        if batch.kind == "class" and batch.state == "open":
+            _sort_again(session, batch)
 
 
 def by_id(session: orm.Session, batch_id: uuid.UUID) -> tables.Batch:
@@ -186,6 +185,21 @@ def by_id(session: orm.Session, batch_id: uuid.UUID) -> tables.Batch:
     if batch is None:
         raise errors.NotFound("batch-not-found", f"no batch {batch_id}")
     return batch
+
+
+def open_of(model_id: uuid.UUID) -> sa.Select[tables.Batch]:
+    """The statement that yields the open batches of a model, oldest first."""
+    batch = tables.Batch
+    return sa.select(batch).where(batch.model_id == model_id, IS_OPEN).order_by(batch.opened_at)
+
+
+def due_at(batch_id: sa.SQLColumnExpression[uuid.UUID] | uuid.UUID) -> sa.Select[Any]:
+    """The statement that yields when the most urgent open request of a batch is due."""
+    return (
+        sa.select(sa.func.min(tables.ForgetRequest.due_at))
+        .join(tables.BatchMember, tables.BatchMember.request_id == tables.ForgetRequest.id)
+        .where(tables.BatchMember.batch_id == batch_id)
+    )
 
 
 def members(session: orm.Session, batch_id: uuid.UUID) -> Sequence[tables.ForgetRequest]:
@@ -225,17 +239,6 @@ def newest_job(session: orm.Session, batch_id: uuid.UUID) -> tables.Job | None:
         .order_by(tables.Job.id.desc())
         .limit(1)
     )
-
-
-def _seal_open(
-    session: orm.Session, model: tables.Model, condition: sa.ColumnElement[bool]
-) -> list[tables.Batch]:
-    hold(session, model.id)
-    found = sa.select(tables.Batch).where(tables.Batch.model_id == model.id, _IS_OPEN, condition)
-    batches = list(session.scalars(found))
-    for batch in batches:
-        seal(session, batch)
-    return batches
 
 
 def _joined(session: orm.Session, request: tables.ForgetRequest) -> Sequence[tables.Batch]:
@@ -293,5 +296,23 @@ def _drop_orphans(session: orm.Session, batch: tables.Batch) -> None:
     ).all()
     session.execute(ledger.count_erasures(sa.literal(batch.model_id), sa.literal(-len(dropped))))
     concepts.drop_orphans(session, batch.id)
+    _withdraw_if_empty(session, batch)
+
+
+def _sort_again(session: orm.Session, batch: tables.Batch) -> None:
+    """What is left of a class that nobody wants forgotten whole any more is so many samples."""
+    model = session.get_one(tables.Model, batch.model_id)
+    left = session.execute(
+        sa.select(tables.Erasure.sample_id, tables.Sample.label)
+        .join(tables.Sample, tables.Sample.sample_id == tables.Erasure.sample_id)
+        .where(tables.Erasure.batch_id == batch.id, tables.Sample.dataset_id == model.dataset_id)
+    ).all()
+    parts = ledger.by_part(session, model, {row.sample_id: row.label for row in left})
+    if "samples" in parts:
+        other, _ = _open_batch(session, model, "samples", batch.method, shared=True)
+        absorb(session, model, other, parts["samples"].sample_ids)
+
+
+def _withdraw_if_empty(session: orm.Session, batch: tables.Batch) -> None:
     if not _has_members(session, batch):
         batch.state = "withdrawn"

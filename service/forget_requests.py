@@ -1,120 +1,111 @@
-"""Forget requests: submitted, resolved, batched, withdrawn, decided."""
+"""Forget requests: submitted, placed in batches, withdrawn, decided."""
 
-import datetime
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
-from salun_core import phrases, specs
+from salun_core import phrases
 from service import (
     api_keys,
     batches,
     concepts,
+    demands,
     errors,
-    families,
     fulfilment,
     ledger,
     models,
-    request_views,
+    sealing,
     tables,
     telling,
 )
 
-
-@dataclass(frozen=True)
-class Demand:
-    """What a caller asks for; ``body`` is the same as JSON, ``digest`` its SHA-256."""
-
-    model: str
-    targets: tuple[specs.Target, ...]
-    method: Mapping[str, Any]
-    subject_request_id: uuid.UUID | None
-    priority: str
-    body: dict[str, Any]
-    digest: str
+AWAITING_APPROVAL = "awaiting_approval"
 
 
-@dataclass(frozen=True)
-class Preview:
-    """What a demand would do."""
-
-    matched: int
-    already_erased: int
-    pending: int
-    unknown: tuple[errors.Problem, ...]
-    share: float
-    jobs: tuple[specs.ForgetKind, ...]
-    expected_completion_at: datetime.datetime
-
-
-def submit(session: orm.Session, caller: api_keys.Caller, demand: Demand) -> tables.ForgetRequest:
+def submit(
+    session: orm.Session, caller: api_keys.Caller, demand: demands.Demand
+) -> tables.ForgetRequest:
     """Write a request, its targets, its place in a batch, and what tells of them.
 
-    A repeated ``subject_request_id`` with the same body returns the first request. Raises
+    A demand over the model's budget is written too, but gets no place before a second person
+    approves. A repeated ``subject_request_id`` with the same body returns the first request. Raises
     :class:`errors.Invalid` (``invalid-target``, ``forget-budget-exceeded``, ``invalid-method``,
-    ``model-not-ready``) and :class:`errors.Conflict` (``subject-request-conflict``).
+    ``model-not-ready``, ``reason-required``) and :class:`errors.Conflict`
+    (``subject-request-conflict``).
     """
+    demands.check(demand)
     if (earlier := _same_subject_request(session, demand)) is not None:
         return earlier
-    model = _served_model(session, demand)
-    policy = models.policy_of(model)
-    resolution = _resolved(session, model, demand)
-    parts = _checked_parts(session, model, policy, demand, resolution)
-    at_once = policy.window_seconds() == 0
-    placements = [
-        batches.place(session, model, kind, demand.method, part, shared=not at_once)
-        for kind, part in parts.items()
-    ]
-    request = _insert(session, model, caller, demand, resolution, placements)
+    model = demands.served_model(session, demand)
+    resolution = demands.resolved(session, model, demand)
+    is_held = demands.needs_second_person(session, model, demand, resolution)
+    placements = [] if is_held else _place(session, model, demand, resolution)
+    request = _insert(session, model, caller, demand, resolution, placements, is_held=is_held)
     concepts.note(session, request.id, [phrases.normal(one.concept) for one in resolution.concepts])
-    if not any(placement.batch_id or placement.followed for placement in placements):
-        erased_in = [version for placement in placements for version in placement.erased_in]
-        fulfilment.complete(session, request, max(erased_in))
-    if at_once:
-        for placement in placements:
-            if placement.batch_id is not None:
-                batches.seal(session, batches.by_id(session, placement.batch_id))
+    if is_held:
+        telling.event(session, request.id, "action_required", reason=request.reason)
+    else:
+        _settle(session, model, demand, request, placements)
     session.flush()
     return request
 
 
-def preview(session: orm.Session, demand: Demand) -> Preview:
-    """What :func:`submit` would do, without doing it; unknown targets are told, not raised."""
-    model = _served_model(session, demand)
+def enter(session: orm.Session, request: tables.ForgetRequest) -> None:
+    """Place a request that was kept out of the batches until now; needs ``by_id(lock=True)``.
+
+    It is resolved anew: others may have erased meanwhile what it names. Names that are gone
+    altogether leave it ``action_required`` (``target_unresolved``).
+    """
+    demand = demands.of_request(session, request)
+    model = demands.served_model(session, demand)
     resolution = ledger.resolve(session, model, demand.targets)
-    states = dict(
-        session.execute(
-            sa.select(tables.Erasure.sample_id, tables.Erasure.version).where(
-                tables.Erasure.model_id == model.id,
-                tables.Erasure.sample_id
-                == sa.any_(sa.literal(list(resolution.labels), sa.ARRAY(sa.Text))),
-            )
-        ).all()
+    if not resolution.labels and not resolution.concepts:
+        fulfilment.require_person(session, request, "target_unresolved")
+        return
+    placements = _place(session, model, demand, resolution)
+    request.status, request.stage, request.reason = "pending", "queued", None
+    request.matched = sum(placement.matched for placement in placements)
+    request.pending = sum(placement.pending for placement in placements)
+    request.already_erased = sum(placement.already_erased for placement in placements)
+    session.flush()
+    session.execute(
+        ledger.count_erasures(sa.literal(model.id, sa.Uuid), sa.literal(request.matched))
     )
-    fresh = {key: label for key, label in resolution.labels.items() if key not in states}
-    size = ledger.training_size(model)
-    fresh_concepts = _not_named_yet(session, model, resolution.concepts)
-    named = resolution.by_concept & fresh.keys()
-    kinds = tuple(ledger.by_part(session, model, fresh, fresh_concepts, named))
-    ahead = request_views.jobs_ahead(session, model.id) + max(len(kinds), 1)
-    now = session.scalar(sa.select(sa.func.clock_timestamp()))
-    if now is None:
-        now = datetime.datetime.now(datetime.UTC)
-    return Preview(
-        matched=len(fresh),
-        already_erased=sum(version is not None for version in states.values()),
-        pending=sum(version is None for version in states.values()),
-        unknown=resolution.unknown + resolution.unusable,
-        share=len(resolution.labels) / size if size else 0.0,
-        jobs=kinds,
-        expected_completion_at=now
-        + datetime.timedelta(seconds=ahead * request_views.typical_job_seconds(session, model.id)),
+    samples = [{"request_id": request.id, "sample_id": name} for name in resolution.labels]
+    for table, rows in (
+        (tables.RequestSample, samples),
+        (tables.BatchMember, _memberships(request, placements)),
+    ):
+        if rows:
+            inserted = postgresql.insert(tables.core(table)).on_conflict_do_nothing()
+            session.execute(inserted, rows)
+    fulfilment.tell(session, request, "stage", stage="queued")
+    _settle(session, model, demand, request, placements)
+    session.flush()
+
+
+def approve(
+    session: orm.Session, caller: api_keys.Caller, request: tables.ForgetRequest, reason: str
+) -> tables.ForgetRequest:
+    """A person decides to go on with a request that is ``action_required``.
+
+    One over budget enters a batch, if it is not its own submitter who says so
+    (:class:`errors.Forbidden`, ``second-person-required``); others get a new job.
+    """
+    if request.status != "action_required" or request.stage != AWAITING_APPROVAL:
+        return fulfilment.approve(session, caller.actor, request, reason)
+    if caller.key_id == request.api_key_id:
+        detail = "got the key that submitted this request; expected a second person's key"
+        raise errors.Forbidden("second-person-required", detail)
+    enter(session, request)
+    telling.audit(
+        session, caller.actor, "forget_request.approve", request.id, reason_given=bool(reason)
     )
+    return request
 
 
 def by_id(
@@ -138,17 +129,82 @@ def withdraw(session: orm.Session, actor: str, request_id: uuid.UUID) -> tables.
     request = by_id(session, request_id, lock=True)
     if request.status == "cancelled":
         return request
-    if request.status != "pending":
+    if request.status != "pending" and request.stage != AWAITING_APPROVAL:
         detail = f"this request is {request.status}; only a pending one can be withdrawn"
         raise errors.Conflict("batch-sealed", detail)
     batches.require_open(session, request)
     batches.leave(session, request)
+    request.paused_at = None
     fulfilment.close(session, request, "cancelled", request.stage)
     telling.audit(session, actor, "forget_request.withdraw", request.id)
     return request
 
 
-def _same_subject_request(session: orm.Session, demand: Demand) -> tables.ForgetRequest | None:
+def _place(
+    session: orm.Session,
+    model: tables.Model,
+    demand: demands.Demand,
+    resolution: ledger.Resolution,
+) -> list[batches.Placement]:
+    """Every part of a demand into the batch of its kind."""
+    shared = models.policy_of(model).window_seconds() > 0
+    parts = ledger.by_part(
+        session, model, resolution.labels, resolution.concepts, resolution.by_concept
+    )
+    return [
+        batches.place(
+            session,
+            model,
+            kind,
+            demand.method,
+            part,
+            shared=shared,
+            absorbing=kind == "class" and demand.names_a_class,
+        )
+        for kind, part in parts.items()
+    ]
+
+
+def _settle(
+    session: orm.Session,
+    model: tables.Model,
+    demand: demands.Demand,
+    request: tables.ForgetRequest,
+    placements: Sequence[batches.Placement],
+) -> None:
+    """Complete at once what is erased already; seal at once what shall not wait for others."""
+    if not any(placement.batch_id or placement.followed for placement in placements):
+        erased_in = [version for placement in placements for version in placement.erased_in]
+        fulfilment.complete(session, request, max(erased_in))
+    if demand.is_expedited or models.policy_of(model).window_seconds() == 0:
+        joined = _joined(placements) if demand.is_expedited else _opened(placements)
+        for batch_id in sorted(joined):
+            batch = batches.by_id(session, batch_id)
+            if batch.state in ("open", "filling"):
+                sealing.seal(session, batch)
+
+
+def _opened(placements: Sequence[batches.Placement]) -> set[uuid.UUID]:
+    """The batches that a demand put something into."""
+    return {placement.batch_id for placement in placements if placement.batch_id is not None}
+
+
+def _joined(placements: Sequence[batches.Placement]) -> set[uuid.UUID]:
+    """The batches that a demand waits for."""
+    return _opened(placements).union(*(placement.followed for placement in placements))
+
+
+def _memberships(
+    request: tables.ForgetRequest, placements: Sequence[batches.Placement]
+) -> list[dict[str, uuid.UUID]]:
+    return [
+        {"batch_id": batch_id, "request_id": request.id} for batch_id in sorted(_joined(placements))
+    ]
+
+
+def _same_subject_request(
+    session: orm.Session, demand: demands.Demand
+) -> tables.ForgetRequest | None:
     if demand.subject_request_id is None:
         return None
     # Two calls at once would both find nothing: the lock makes the second wait for the first.
@@ -168,78 +224,17 @@ def _same_subject_request(session: orm.Session, demand: Demand) -> tables.Forget
     return earlier
 
 
-def _served_model(session: orm.Session, demand: Demand) -> tables.Model:
-    """The model, with its dataset in the session and its batches held for joining."""
-    model: tables.Model | None = session.scalar(_SERVED_MODEL, {"name": demand.model})
-    if model is None:
-        detail = f"no model {demand.model[:80]!r}"
-        problem = errors.Problem("/model", "unknown-model", detail)
-        raise errors.Invalid("invalid-target", detail, [problem])
-    if model.head is None:
-        detail = f"model {model.name!r} has no published version yet; nothing is served to forget"
-        problem = errors.Problem("/model", "model-not-ready", detail)
-        raise errors.Invalid("invalid-target", detail, [problem])
-    return model
-
-
-def _resolved(session: orm.Session, model: tables.Model, demand: Demand) -> ledger.Resolution:
-    resolution = ledger.resolve(session, model, demand.targets)
-    problems = list(resolution.unusable)
-    if not resolution.labels and not resolution.concepts:
-        problems += resolution.unknown
-    if problems:
-        detail = f"{len(problems)} targets name nothing to forget: {problems[0].detail}"
-        raise errors.Invalid("invalid-target", detail, problems[: ledger.MAX_PROBLEMS])
-    return resolution
-
-
-def _checked_parts(
-    session: orm.Session,
-    model: tables.Model,
-    policy: models.ModelPolicy,
-    demand: Demand,
-    resolution: ledger.Resolution,
-) -> dict[specs.ForgetKind, ledger.Part]:
-    families.check_method(models.family_of(model), demand.method)
-    size = max(ledger.training_size(model), 1)
-    limit = policy.max_forget_share
-    share = (len(resolution.labels) + ledger.erasures(session, model)) / size
-    if share > limit:  # unless some were named before: then they are counted twice
-        share -= ledger.named_before(session, model, list(resolution.labels)) / size
-    if share > limit:
-        detail = (
-            f"this and what is forgotten already come to {share:.1%} of the training set; "
-            f"the model's policy allows {limit:.1%}"
-        )
-        raise errors.Invalid("forget-budget-exceeded", detail)
-    return ledger.by_part(
-        session, model, resolution.labels, resolution.concepts, resolution.by_concept
-    )
-
-
-def _not_named_yet(
-    session: orm.Session, model: tables.Model, named: Sequence[specs.ConceptTarget]
-) -> list[specs.ConceptTarget]:
-    before = set(
-        session.scalars(
-            sa.select(tables.ConceptErasure.concept).where(
-                tables.ConceptErasure.model_id == model.id
-            )
-        )
-    )
-    return [one for one in named if phrases.normal(one.concept) not in before]
-
-
 def _insert(
     session: orm.Session,
     model: tables.Model,
     caller: api_keys.Caller,
-    demand: Demand,
+    demand: demands.Demand,
     resolution: ledger.Resolution,
     placements: Sequence[batches.Placement],
+    *,
+    is_held: bool,
 ) -> tables.ForgetRequest:
     """The request and everything that hangs on it, in one statement: this is the hot path."""
-    joined = {placement.batch_id for placement in placements} - {None}
     matched = sum(placement.matched for placement in placements)
     told = {"body_sha256": demand.digest, "matched": matched, "unknown": len(resolution.unknown)}
     row = {
@@ -253,7 +248,10 @@ def _insert(
         "already_erased": sum(placement.already_erased for placement in placements),
         "unknown": len(resolution.unknown),
         "ids": list(resolution.labels),
-        "batches": list(joined.union(*(placement.followed for placement in placements))),
+        "batches": list(_joined(placements)),
+        "status": "action_required" if is_held else "pending",
+        "stage": AWAITING_APPROVAL if is_held else "queued",
+        "reason": "budget_exceeded" if is_held else None,
         "received": {"samples": len(resolution.labels)},
         "actor": caller.actor,
         "told": told,
@@ -264,10 +262,11 @@ def _insert(
 def _insertion() -> sa.Select[tables.ForgetRequest]:
     table = tables.core(tables.ForgetRequest)
     columns = ("model_id", "api_key_id", "subject_request_id", "body", "body_digest")
+    state = ("status", "stage", "reason")
     counts = ("matched", "pending", "already_erased", "unknown")
     request = (
         sa.insert(table)
-        .values(stage="queued", **{name: sa.bindparam(name) for name in columns + counts})
+        .values({name: sa.bindparam(name) for name in columns + state + counts})
         .returning(table)
         .cte("request")
     )
@@ -300,9 +299,3 @@ def _insertion() -> sa.Select[tables.ForgetRequest]:
 
 
 _INSERT = _insertion()
-_SERVED_MODEL = (
-    sa.select(tables.Model, batches.joining())
-    .join(tables.Model.dataset)
-    .options(orm.contains_eager(tables.Model.dataset))
-    .where(tables.Model.name == sa.bindparam("name"))
-)

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import batches, errors, tables, telling
+from service import batches, errors, sealing, tables, telling
 
 OPEN = ("pending", "in_progress", "action_required")
 
@@ -22,8 +22,13 @@ def block(session: orm.Session, batch_id: uuid.UUID, reason: str) -> None:
     """The batch could not be served: its open requests need a person."""
     for request in batches.members(session, batch_id):
         if request.status in OPEN:
-            request.status, request.reason = "action_required", reason
-            _tell(session, request, "action_required", reason=reason)
+            require_person(session, request, reason)
+
+
+def require_person(session: orm.Session, request: tables.ForgetRequest, reason: str) -> None:
+    """The service cannot go on with this request alone."""
+    request.status, request.reason = "action_required", reason
+    tell(session, request, "action_required", reason=reason)
 
 
 def advance(session: orm.Session, batch_id: uuid.UUID, stage: str) -> None:
@@ -31,7 +36,7 @@ def advance(session: orm.Session, batch_id: uuid.UUID, stage: str) -> None:
     for request in batches.members(session, batch_id):
         if request.status in OPEN:
             request.status, request.stage, request.reason = "in_progress", stage, None
-            _tell(session, request, "stage", stage=stage)
+            tell(session, request, "stage", stage=stage)
 
 
 def wait_again(session: orm.Session, batch_id: uuid.UUID) -> None:
@@ -39,7 +44,7 @@ def wait_again(session: orm.Session, batch_id: uuid.UUID) -> None:
     for request in batches.members(session, batch_id):
         if request.status == "in_progress":
             request.status, request.stage = "pending", "queued"
-            _tell(session, request, "stage", stage="queued")
+            tell(session, request, "stage", stage="queued")
 
 
 def approve(
@@ -53,11 +58,11 @@ def approve(
         .where(tables.BatchMember.request_id == request.id, tables.Batch.state == "blocked")
     ).all()
     for batch in blocked:
-        batches.seal(session, batch)
+        sealing.seal(session, batch)
         for member in batches.members(session, batch.id):
             if member.status == "action_required":
                 member.status, member.stage, member.reason = "pending", "sealed", None
-                _tell(session, member, "approved")
+                tell(session, member, "approved")
     telling.audit(session, actor, "forget_request.approve", request.id, reason_given=bool(reason))
     return request
 
@@ -84,15 +89,16 @@ def close(
     """End a request, whichever way, and tell it."""
     request.status, request.stage = status, stage
     request.completed_at = sa.func.clock_timestamp()
-    _tell(session, request, status, **data)
+    tell(session, request, status, **data)
 
 
-def _tell(
+def tell(
     session: orm.Session,
     request: tables.ForgetRequest,
     kind: str,
     **data: Any,  # noqa: ANN401
 ) -> None:
+    """Note in its event stream that a request changed, and wake those who watch it."""
     request.updated_at = sa.func.clock_timestamp()
     telling.event(session, request.id, kind, **data)
     telling.changed(session, request.id)

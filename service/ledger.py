@@ -4,9 +4,10 @@ Only training samples are matched: a request for data that was never trained on 
 (arXiv 2410.09591), so unknown ids never get further than this module.
 """
 
+import collections
 import hashlib
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -164,6 +165,24 @@ def named_before(session: orm.Session, model: tables.Model, sample_ids: Sequence
         .where(erasure.model_id == model.id, erasure.sample_id == sa.any_(_IDS))
     )
     return session.scalar(count, {"ids": list(sample_ids)}) or 0
+
+
+def largest_class_share(
+    session: orm.Session, model: tables.Model, labels: Mapping[str, int | None]
+) -> float:
+    """The largest share of the training samples of one class that these are, in [0, 1]."""
+    named = collections.Counter(label for label in labels.values() if label is not None)
+    sample = tables.Sample
+    sizes = session.execute(
+        sa.select(sample.label, sa.func.count())
+        .where(
+            sample.dataset_id == model.dataset_id,
+            sample.split == TRAIN,
+            sample.label.in_(list(named)),
+        )
+        .group_by(sample.label)
+    ).all()
+    return max((named[label] / size for label, size in sizes if label is not None), default=0.0)
 
 
 def count_erasures(

@@ -14,6 +14,18 @@ from service import datasets, errors, families, settings, tables, telling
 PRODUCTION = "production"
 
 
+class Budget(specs.Spec):
+    """How much may be demanded of a model before a second person must approve; shares in (0, 1].
+
+    ``daily_share`` is of the training set, over all demands of 24 hours. ``class_share`` is of the
+    training samples of one class, by one demand that does not name the class itself (``None``: no
+    limit). Emptying a class sample by sample changes the model as forgetting the class does.
+    """
+
+    daily_share: Annotated[float, pydantic.Field(gt=0.0, le=1.0)] | None = 0.25
+    class_share: Annotated[float, pydantic.Field(gt=0.0, le=1.0)] | None = None
+
+
 class ModelPolicy(specs.Spec):
     """What the owner of a model decides once; kept with the model and pinned into every job.
 
@@ -21,15 +33,24 @@ class ModelPolicy(specs.Spec):
     ``max_job_steps`` shortens the ladder before the job starts: its recipes take no more optimizer
     steps together (rate probes not counted); where not even one fits, the first has fewer epochs.
     ``max_forget_share`` is the largest share of the training set that may be forgotten in all;
+    ``budget`` is what may be demanded before a second person is asked.
     ``batch_window_seconds`` is how long an open batch waits for more requests (``None``: the
-    service's own setting). ``sampling`` is how a generator is served, and so how it is verified.
+    service's own setting); ``max_batch_requests``, ``max_batch_share`` (of the training set) and
+    ``deadline_margin_seconds`` (before the latest start) close it earlier; a batch that fails is
+    split at most ``max_batch_splits`` times to find who is to blame.
+    ``sampling`` is how a generator is served, and so how it is verified.
     """
 
     auto_publish: bool = True
     max_forget_share: Annotated[float, pydantic.Field(gt=0.0, lt=1.0)] = 0.5
     max_job_seconds: Annotated[float, pydantic.Field(gt=0.0)] = 6 * 3600.0
     max_job_steps: Annotated[int, pydantic.Field(ge=1)] | None = None
+    budget: Budget = Budget()
     batch_window_seconds: Annotated[float, pydantic.Field(ge=0.0)] | None = None
+    max_batch_requests: Annotated[int, pydantic.Field(ge=1)] = 100_000
+    max_batch_share: Annotated[float, pydantic.Field(gt=0.0, le=1.0)] = 0.25
+    deadline_margin_seconds: Annotated[float, pydantic.Field(ge=0.0)] = 86_400.0
+    max_batch_splits: Annotated[int, pydantic.Field(ge=0)] = 16
     acceptance: gates.AcceptancePolicy = gates.AcceptancePolicy()
     sampling: generation_specs.Sampling = generation_specs.Sampling()
 

@@ -19,6 +19,7 @@ from service import (
     jobs,
     ledger,
     models,
+    splitting,
     tables,
     telling,
     versions,
@@ -70,8 +71,7 @@ def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
         if outcome.verdict.passed:
             _serve(session, model, batch, version)
         else:
-            batch.state = "blocked"
-            fulfilment.block(session, batch.id, "verification_failed")
+            _split_or_block(session, batch, "verification_failed")
         telling.audit(
             session,
             "worker",
@@ -96,13 +96,25 @@ def nothing_left(claimed: jobs.Claim) -> None:
 
 
 def close_job(
-    session: orm.Session, job: tables.Job, status: str, reason: str, error: dict[str, Any]
+    session: orm.Session,
+    job: tables.Job,
+    status: str,
+    reason: str,
+    error: dict[str, Any],
+    *,
+    divisible: bool = False,
 ) -> None:
-    """Close an unlearning job without a version and block its batch."""
+    """Close an unlearning job without a version and block its batch.
+
+    Where the cause may lie in what one request names (``divisible``) the batch is split instead,
+    as long as it can be.
+    """
     batch = session.get_one(tables.Batch, job.subject_id)
     batches.hold(session, batch.model_id)  # nobody joins a batch in the moment that it ends
-    batch.state = "blocked"
-    fulfilment.block(session, batch.id, reason)
+    if divisible:
+        _split_or_block(session, batch, reason)
+    else:
+        _block(session, batch, reason)
     jobs.finish(session, job, status, error)
 
 
@@ -146,6 +158,19 @@ def _serve(
     _complete_requests(session, batch)
 
 
+def _split_or_block(session: orm.Session, batch: tables.Batch, reason: str) -> None:
+    """Those to blame are looked for; a batch that cannot be split needs a person."""
+    if splitting.split(session, batch):
+        fulfilment.wait_again(session, batch.id)
+    else:
+        _block(session, batch, reason)
+
+
+def _block(session: orm.Session, batch: tables.Batch, reason: str) -> None:
+    batch.state = "blocked"
+    fulfilment.block(session, batch.id, reason)
+
+
 def _complete_requests(session: orm.Session, batch: tables.Batch) -> None:
     session.flush()
     for request in batches.members(session, batch.id):
@@ -153,7 +178,10 @@ def _complete_requests(session: orm.Session, batch: tables.Batch) -> None:
             sa.select(sa.func.count())
             .select_from(tables.BatchMember)
             .join(tables.Batch, tables.Batch.id == tables.BatchMember.batch_id)
-            .where(tables.BatchMember.request_id == request.id, tables.Batch.state != "completed")
+            .where(
+                tables.BatchMember.request_id == request.id,
+                tables.Batch.state.not_in(("completed", splitting.SPLIT)),
+            )
         )
         if request.status in fulfilment.OPEN and not open_batches:
             fulfilment.complete(session, request, _newest_erasure(session, request))

@@ -9,13 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import errors, jobs, models, settings, tables, versions
+from service import errors, models, pace, sealing, settings, tables, versions
 
 # Of several batches a client sees the one that is at work, then one that needs a person.
 _TOLD_FIRST = {"sealed": 0, "open": 1, "filling": 1, "blocked": 2, "verified": 3, "completed": 4}
-
-
-FIRST_GUESS_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -31,15 +28,17 @@ class View:
 
 def view(session: orm.Session, request: tables.ForgetRequest) -> View:
     """A request as a client sees it."""
-    named = {"request": request.id, "model": request.model_id, "line": _line(request.model_id)}
+    line = pace.line_of(request.model_id)
+    named = {"request": request.id, "model": request.model_id, "line": line}
     # One statement: every POST, poll and event stream comes through here.
-    model, batch_id, job, ahead, typical = session.execute(_VIEW, named).one()
+    told = session.execute(_VIEW, named).one()
+    model, _, batch, job = told[:4]
     return View(
         request=request,
         model=model,
-        batch_id=batch_id,
+        batch_id=None if batch is None else batch.id,
         job=job,
-        expected_completion_at=_expected(request, job, ahead, typical),
+        expected_completion_at=_expected(request, batch, job, told),
     )
 
 
@@ -91,72 +90,63 @@ def report(
     return version, version.report
 
 
-def jobs_ahead(session: orm.Session, model_id: uuid.UUID) -> int:
-    """How many of the model's jobs wait or run."""
-    return session.scalar(_waiting(sa.literal(_line(model_id)))) or 0
-
-
-def typical_job_seconds(session: orm.Session, model_id: uuid.UUID) -> float:
-    """95th percentile of the model's finished jobs; 5 minutes before the first."""
-    typical = session.scalar(_run_seconds(sa.literal(_line(model_id))))
-    return FIRST_GUESS_SECONDS if typical is None else float(typical)
-
-
 def _expected(
-    request: tables.ForgetRequest, job: tables.Job | None, ahead: int, typical: float | None
+    request: tables.ForgetRequest,
+    batch: tables.Batch | None,
+    job: tables.Job | None,
+    told: sa.Row[Any],
 ) -> datetime.datetime | None:
+    """When it may be done: what the job says, else by the pace of the model's jobs.
+
+    ``None`` while nothing moves it on by itself: its clock stands still, or a person is asked.
+    """
     if request.status not in {"pending", "in_progress"}:
         return request.completed_at
+    if batch is None or request.paused_at is not None:
+        return None
     if job is not None and job.eta_seconds is not None and job.lease_expires_at is not None:
         lease = settings.load().lease_seconds
         return job.lease_expires_at + datetime.timedelta(seconds=job.eta_seconds - lease)
-    each = FIRST_GUESS_SECONDS if typical is None else float(typical)
-    return request.received_at + datetime.timedelta(seconds=(1 + ahead) * each)
-
-
-def _line(model_id: uuid.UUID) -> str:
-    return f"model:{model_id}"
-
-
-def _waiting(line: sa.ColumnElement[str]) -> sa.Select[int]:
-    return (
-        sa.select(sa.func.count())
-        .select_from(tables.Job)
-        .where(tables.Job.line == line, tables.Job.status.in_(("queued", "running")))
-    )
-
-
-def _run_seconds(line: sa.ColumnElement[str]) -> sa.Select[float | None]:
-    run_time = sa.func.extract("epoch", tables.Job.finished_at - tables.Job.started_at)
-    return sa.select(sa.func.percentile_cont(0.95).within_group(run_time)).where(
-        tables.Job.line == line,
-        tables.Job.kind == jobs.UNLEARNING,
-        tables.Job.status == "succeeded",
-    )
+    policy = models.ModelPolicy.model_validate(told.policy)
+    each = pace.or_first_guess(told.typical)
+    begins_at = batch.sealed_at
+    if begins_at is None:
+        begins_at = min(
+            batch.opened_at + datetime.timedelta(seconds=policy.window_seconds()),
+            sealing.latest_start(request.due_at, told.ahead, each, policy.deadline_margin_seconds),
+        )
+    return pace.expected_end(begins_at, 1 + told.ahead, each, told.now)
 
 
 def _view() -> sa.Select[Any]:
     line = sa.bindparam("line", type_=sa.Text)
-    batch = (
-        sa.select(tables.Batch.id)
+    batch = orm.aliased(
+        tables.Batch,
+        sa.select(tables.Batch)
         .join(tables.BatchMember, tables.BatchMember.batch_id == tables.Batch.id)
         .where(tables.BatchMember.request_id == sa.bindparam("request"))
         .order_by(sa.case(_TOLD_FIRST, value=tables.Batch.state, else_=9), tables.Batch.id)
         .limit(1)
-        .subquery("told_batch")
+        .subquery("told_batch"),
     )
     newest = orm.aliased(
         tables.Job,
         sa.select(tables.Job)
-        .where(tables.Job.subject_id == batch.c.id)
+        .where(tables.Job.subject_id == batch.id)
         .order_by(tables.Job.id.desc())
         .limit(1)
         .lateral("newest_job"),
     )
-    ahead = _waiting(line).where(tables.Job.id < newest.id).scalar_subquery()
+    earlier = sa.or_(newest.id.is_(None), tables.Job.id < newest.id)
     return (
         sa.select(
-            tables.Model.name, batch.c.id, newest, ahead, _run_seconds(line).scalar_subquery()
+            tables.Model.name.label("model"),
+            tables.Model.policy.label("policy"),
+            batch,
+            newest,
+            pace.waiting(line).where(earlier).scalar_subquery().label("ahead"),
+            pace.run_seconds(line).scalar_subquery().label("typical"),
+            sa.func.clock_timestamp().label("now"),
         )
         .select_from(tables.Model)
         .outerjoin(batch, sa.true())

@@ -30,7 +30,7 @@ class Settings(pydantic_settings.BaseSettings):
     ] = 10.0
     batch_window_seconds: Annotated[
         float, pydantic.Field(ge=0, validation_alias="SALUN_BATCH_WINDOW_SECONDS")
-    ] = 0.0
+    ] = 86_400.0
     max_body_bytes: Annotated[
         int, pydantic.Field(gt=0, validation_alias="SALUN_MAX_BODY_BYTES")
     ] = 16 * 2**20

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import batches, database, jobs, queue, settings, tables
+from service import database, deadlines, jobs, queue, sealing, settings, tables
 
 KEEP_SENT_DAYS = 1
 KEEP_IDEMPOTENCY_DAYS = 30
@@ -14,17 +14,20 @@ KEEP_IDEMPOTENCY_DAYS = 30
 
 @dataclass(frozen=True)
 class Swept:
-    """How many batches were sealed, jobs hinted again, messages sent."""
+    """How many batches were sealed, deadlines alarmed, jobs hinted again, messages sent."""
 
     sealed: int
+    alarmed: int
     hinted: int
     sent: int
 
 
 def sweep() -> Swept:
-    """Seal batches whose window is over, hint jobs that wait or went silent, send the outbox."""
+    """Seal what is due, tell of deadlines, hint jobs that wait or went silent, send the outbox."""
     with database.transaction() as session:
-        sealed = batches.seal_due(session)
+        sealed = sealing.seal_due(session)
+    with database.transaction() as session:
+        alarmed = deadlines.alarm(session)
     with database.transaction() as session:
         waiting = jobs.unclaimed(session, older_than_seconds=settings.load().sweep_seconds)
         for job in waiting:
@@ -34,7 +37,7 @@ def sweep() -> Swept:
     sent = 0
     while count := queue.relay():
         sent += count
-    return Swept(sealed, len(waiting), sent)
+    return Swept(sealed, alarmed, len(waiting), sent)
 
 
 def _drop_old_rows(session: orm.Session) -> None:

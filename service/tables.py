@@ -222,7 +222,10 @@ class ForgetRequest(Base):
     """One demand; it never ends as failed."""
 
     __tablename__ = "forget_request"
-    __table_args__ = (sa.Index(None, "model_id", "status"),)
+    __table_args__ = (
+        sa.Index(None, "model_id", "status"),
+        sa.Index(None, "model_id", "received_at"),
+    )
     id: orm.Mapped[uuid.UUID] = _id()
     model_id: orm.Mapped[uuid.UUID] = _to("model.id")
     api_key_id: orm.Mapped[uuid.UUID] = _to("api_key.id")
@@ -235,7 +238,9 @@ class ForgetRequest(Base):
     received_at: orm.Mapped[datetime.datetime] = _created()
     due_at: orm.Mapped[datetime.datetime] = orm.mapped_column(
         # GDPR Art. 12(3): one calendar month; PostgreSQL clamps to the end of a shorter month.
-        server_default=sa.text("clock_timestamp() + interval '1 month'"),
+        server_default=sa.text(
+            "timezone('UTC', timezone('UTC', clock_timestamp()) + interval '1 month')"
+        ),
         index=True,
     )
     updated_at: orm.Mapped[datetime.datetime] = _created()
@@ -245,10 +250,16 @@ class ForgetRequest(Base):
     pending: orm.Mapped[int] = orm.mapped_column(server_default="0")
     unknown: orm.Mapped[int] = orm.mapped_column(server_default="0")
     result_version: orm.Mapped[int | None]
+    extended_months: orm.Mapped[int] = orm.mapped_column(server_default="0")
+    paused_at: orm.Mapped[datetime.datetime | None]  # since when the clock stands still
+    alarm_percent: orm.Mapped[int] = orm.mapped_column(server_default="0")  # told last
 
 
 class Batch(Base):
-    """Requests that one job serves; membership is immutable once sealed."""
+    """Requests that one job serves; membership is immutable once sealed.
+
+    ``parent_id`` is the batch that failed and was split into this one and another.
+    """
 
     __tablename__ = "batch"
     __table_args__ = (
@@ -265,6 +276,9 @@ class Batch(Base):
     kind: orm.Mapped[str]
     profile: orm.Mapped[str]  # kind and pinned method: what may share one job
     method: orm.Mapped[dict[str, Any]]
+    parent_id: orm.Mapped[uuid.UUID | None] = orm.mapped_column(
+        sa.ForeignKey("batch.id"), index=True
+    )
     state: orm.Mapped[str] = orm.mapped_column(server_default="open")
     opened_at: orm.Mapped[datetime.datetime] = _created()
     sealed_at: orm.Mapped[datetime.datetime | None]
@@ -275,6 +289,7 @@ class BatchMember(Base):
     """A request's part in a batch."""
 
     __tablename__ = "batch_member"
+    __table_args__ = (sa.Index(None, "request_id"),)
     batch_id: orm.Mapped[uuid.UUID] = _to("batch.id", primary_key=True)
     request_id: orm.Mapped[uuid.UUID] = _to("forget_request.id", primary_key=True)
     created_at: orm.Mapped[datetime.datetime] = _created()

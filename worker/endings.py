@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import orm
+from sqlalchemy import exc, orm
 
 from service import (
     audits,
@@ -21,7 +21,9 @@ from service import (
 def retry_or_fail(claimed: jobs.Claim, error: Exception, delay_seconds: float) -> None:
     """Queue the job again while it has attempts left."""
     if claimed.attempt >= claimed.max_attempts:
-        fail(claimed, type(error).__name__, "see the worker's log")
+        # What the host or the database refuses is no request's fault.
+        outside = isinstance(error, OSError | exc.SQLAlchemyError)
+        fail(claimed, type(error).__name__, "see the worker's log", divisible=not outside)
         return
     with database.transaction() as session:
         _wait_again(session, claimed, jobs.hold(session, claimed), delay_seconds)
@@ -35,9 +37,10 @@ def give_back(claimed: jobs.Claim) -> None:
         _wait_again(session, claimed, job)
 
 
-def fail(claimed: jobs.Claim, code: str, detail: str) -> None:
-    """The job cannot succeed."""
-    _end(claimed, "failed", "job_failed", {"code": code, "detail": detail})
+def fail(claimed: jobs.Claim, code: str, detail: str, *, divisible: bool = False) -> None:
+    """The job cannot succeed; ``divisible``: without some of its requests it might."""
+    error = {"code": code, "detail": detail}
+    _end(claimed, "failed", "job_failed", error, divisible=divisible)
 
 
 def cancel(claimed: jobs.Claim, reason: str) -> None:
@@ -58,9 +61,17 @@ def _wait_again(
         fulfilment.wait_again(session, claimed.subject_id)
 
 
-def _end(claimed: jobs.Claim, status: str, reason: str, error: dict[str, Any]) -> None:
+def _end(
+    claimed: jobs.Claim,
+    status: str,
+    reason: str,
+    error: dict[str, Any],
+    *,
+    divisible: bool = False,
+) -> None:
     with database.transaction() as session:
-        _close(session, claimed, jobs.hold(session, claimed), status, reason, error)
+        job = jobs.hold(session, claimed)
+        _close(session, claimed, job, status, reason, error, divisible=divisible)
 
 
 def _close(
@@ -70,10 +81,12 @@ def _close(
     status: str,
     reason: str,
     error: dict[str, Any],
+    *,
+    divisible: bool = False,
 ) -> None:
     problem = errors.Problem("", error["code"], error.get("detail", reason))
     if claimed.kind == jobs.UNLEARNING:
-        publication.close_job(session, job, status, reason, error)
+        publication.close_job(session, job, status, reason, error, divisible=divisible)
         return
     if claimed.kind == jobs.AUDIT:
         audits.close(session, job, status, error)

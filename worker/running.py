@@ -42,9 +42,8 @@ def _run(claimed: jobs.Claim) -> None:
     try:
         with leases.Lease(claimed) as lease:
             if claimed.attempt > claimed.max_attempts:
-                endings.fail(
-                    claimed, "worker_died", f"{claimed.attempt - 1} attempts ended in death"
-                )
+                detail = f"{claimed.attempt - 1} attempts ended in death"
+                endings.fail(claimed, "worker_died", detail, divisible=True)
                 return
             _WORK[claimed.kind](lease)
     except errors.LeaseLost:
@@ -54,7 +53,9 @@ def _run(claimed: jobs.Claim) -> None:
         endings.give_back(claimed)
     except core_errors.CancelledError:
         endings.cancel(claimed, cancellation.REASON)
-    except (core_errors.SalunError, errors.Refusal) as error:
+    except core_errors.SalunError as error:
+        endings.fail(claimed, type(error).__name__, str(error), divisible=True)
+    except errors.Refusal as error:
         endings.fail(claimed, type(error).__name__, str(error))
     except Exception as error:  # noqa: BLE001 - whatever it was, the duty stays and is accounted for
         _log.exception("job %s: attempt %d failed", claimed.job_id, claimed.attempt)

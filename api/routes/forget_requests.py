@@ -14,6 +14,8 @@ from api.schemas import base
 from api.schemas import forget_requests as schemas
 from service import (
     database,
+    deadlines,
+    demands,
     errors,
     forget_requests,
     fulfilment,
@@ -83,7 +85,7 @@ def validate(
     body: Body,
 ) -> schemas.PreviewOut:
     """Say what a demand would match and when it would be done, and change nothing."""
-    return presenting.preview(forget_requests.preview(session, bodies.demand(body)))
+    return presenting.preview(demands.preview(session, bodies.demand(body)))
 
 
 @router.get("", response_model=schemas.ForgetRequestPage)
@@ -138,11 +140,13 @@ def approve(
     body: base.ReasonIn,
     if_match: IfMatch = None,
 ) -> schemas.ForgetRequestOut:
-    """Try a request again that needs a person (``action_required``)."""
+    """Go on with a request that needs a person (``action_required``).
+
+    One that waits for a second person (``awaiting_approval``) enters a batch; others get a new job.
+    """
     held = _matching(session, request_id, if_match)
-    fulfilment.approve(session, caller.actor, held, body.reason)
-    session.flush()
-    return presenting.forget_request(request_views.view(session, held))
+    forget_requests.approve(session, caller, held, body.reason)
+    return _shown(session, held)
 
 
 @router.post("/{request_id}/deny", response_model=schemas.ForgetRequestOut)
@@ -156,9 +160,53 @@ def deny(
     """Decide that nothing is to be erased."""
     held = _matching(session, request_id, if_match)
     fulfilment.deny(session, caller.actor, held, body.reason)
-    session.flush()
-    session.refresh(held)
-    return presenting.forget_request(request_views.view(session, held))
+    return _shown(session, held)
+
+
+@router.post("/{request_id}/extend", response_model=schemas.ForgetRequestOut)
+def extend(
+    session: sessions.Session,
+    caller: auth.Approver,
+    request_id: uuid.UUID,
+    body: base.ExtensionIn,
+    if_match: IfMatch = None,
+) -> schemas.ForgetRequestOut:
+    """Take up to two months more (GDPR Art. 12(3)): once, before the due date."""
+    held = _matching(session, request_id, if_match)
+    deadlines.extend(session, caller.actor, held, body.months, body.reason)
+    return _shown(session, held)
+
+
+@router.post("/{request_id}/pause-clock", response_model=schemas.ForgetRequestOut)
+def pause_clock(
+    session: sessions.Session,
+    caller: auth.Approver,
+    request_id: uuid.UUID,
+    body: base.ReasonIn,
+    if_match: IfMatch = None,
+) -> schemas.ForgetRequestOut:
+    """Stop the clock while a proof of identity is awaited; nothing is erased meanwhile."""
+    held = _matching(session, request_id, if_match)
+    deadlines.pause(session, caller.actor, held, body.reason)
+    return _shown(session, held)
+
+
+@router.post(
+    "/{request_id}/resume-clock",
+    response_model=schemas.ForgetRequestOut,
+    dependencies=[relay.AFTER_COMMIT],
+)
+def resume_clock(
+    session: sessions.Session,
+    caller: auth.Approver,
+    request_id: uuid.UUID,
+    body: base.ReasonIn,
+    if_match: IfMatch = None,
+) -> schemas.ForgetRequestOut:
+    """The identity is proved: the request joins a batch, due as much later as it was paused."""
+    held = _matching(session, request_id, if_match)
+    deadlines.resume(session, caller.actor, held, body.reason)
+    return _shown(session, held)
 
 
 @router.get("/{request_id}/report", response_model=dict[str, Any], responses=reports.OPENAPI)
@@ -186,6 +234,12 @@ async def stream(
     """What happens to a request, as it happens; ``Last-Event-ID`` resumes."""
     async for event in events.follow(request, lambda: _followed(request_id), last_event_id):
         yield event
+
+
+def _shown(session: sessions.Session, held: Any) -> schemas.ForgetRequestOut:  # noqa: ANN401
+    session.flush()
+    session.refresh(held)
+    return presenting.forget_request(request_views.view(session, held))
 
 
 def _represent(request_id: uuid.UUID) -> waiting.Representation:

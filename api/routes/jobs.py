@@ -9,7 +9,7 @@ from fastapi import sse
 from api import auth, events, presenting, relay, sessions, waiting
 from api.schemas import base
 from api.schemas import forget_requests as schemas
-from service import batches, cancellation, database, jobs, models
+from service import batches, cancellation, database, jobs, models, sealing
 
 router = fastapi.APIRouter(prefix="/v1", tags=["jobs and batches"])
 
@@ -64,7 +64,7 @@ def batch(session: sessions.Session, _: auth.Reader, batch_id: uuid.UUID) -> sch
 )
 def flush(session: sessions.Session, caller: auth.Approver, model: base.Name) -> schemas.BatchesOut:
     """Seal the model's open batches now."""
-    sealed = batches.flush(session, caller.actor, models.by_name(session, model))
+    sealed = sealing.flush(session, caller.actor, models.by_name(session, model))
     session.flush()
     for row in sealed:
         session.refresh(row)

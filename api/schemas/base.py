@@ -38,6 +38,12 @@ class ReasonIn(Input):
     reason: Reason
 
 
+class ExtensionIn(ReasonIn):
+    """How much longer a request may take, and why."""
+
+    months: Annotated[int, pydantic.Field(ge=1, le=2)] = 2
+
+
 class ProblemItem(Output):
     """One thing wrong with a body."""
 

@@ -106,6 +106,8 @@ class ForgetRequestOut(base.Output):
     model: str
     received_at: datetime.datetime
     due_at: datetime.datetime
+    extended_months: int
+    paused_at: datetime.datetime | None
     completed_at: datetime.datetime | None
     expected_completion_at: datetime.datetime | None
     targets_summary: TargetsSummary
@@ -128,6 +130,7 @@ class PreviewOut(base.Output):
 
     targets_summary: TargetsSummary
     share: float
+    needs_approval: bool
     jobs: list[str]
     expected_completion_at: datetime.datetime
     unknown_targets: list[base.ProblemItem]
@@ -170,13 +173,16 @@ class BatchOut(base.Output):
     id: uuid.UUID
     model: str
     kind: str
-    state: Literal["open", "filling", "sealed", "verified", "completed", "blocked", "withdrawn"]
+    state: Literal[
+        "open", "filling", "sealed", "verified", "completed", "blocked", "split", "withdrawn"
+    ]
     opened_at: datetime.datetime
     sealed_at: datetime.datetime | None
     requests: int
     samples: int
     concepts: list[str]
     method: dict[str, Any]
+    parent_id: uuid.UUID | None
     job_id: uuid.UUID | None
     result_version: int | None
 

@@ -31,6 +31,7 @@ class Services:
             BROKER_URL=broker_url,
             SALUN_DATA_DIR=str(folder.root),
             PORT=str(port),
+            SALUN_BATCH_WINDOW_SECONDS=str(settings.load().batch_window_seconds),
             PYTHONUNBUFFERED="1",
             # Threads that wait for work must not spin: the workers share the cores.
             OMP_WAIT_POLICY="PASSIVE",

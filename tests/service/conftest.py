@@ -22,6 +22,7 @@ def migrated(running: stack.Running) -> Iterator[sa.Engine]:
         environment.setenv("BROKER_URL", running.broker_url)
         environment.setenv("SALUN_DATA_DIR", str(running.folder.root / "unit"))
         environment.setenv("SALUN_LEASE_SECONDS", "2")
+        environment.setenv("SALUN_BATCH_WINDOW_SECONDS", "0")
         for cached in (settings.load, database.engine, queue.app):
             cached.cache_clear()
         migrations.upgrade("head")

@@ -7,68 +7,26 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from salun_core import specs
-from service import api_keys, batches, database, errors, forget_requests, ledger, tables
+from service import api_keys, database, errors, forget_requests, ledger, sealing, tables
+from tests.service import duties
 
-SAMPLES = 240
 pytestmark = pytest.mark.usefixtures("empty")
 
 
 @pytest.fixture
 def caller() -> api_keys.Caller:
-    with database.transaction() as session:
-        row, _ = api_keys.create(session, "test", "caller", ["admin"])
-        return api_keys.Caller(row.id, row.name, frozenset(row.scopes))
+    return duties.new_caller()
 
 
 @pytest.fixture
 def model() -> str:
-    """A model over 240 training samples that waits an hour for more requests."""
-    with database.transaction() as session:
-        dataset = tables.Dataset(
-            name="many",
-            files=[],
-            status="ready",
-            rows=SAMPLES,
-            splits={"train": SAMPLES},
-            label_names=["a", "b"],
-        )
-        session.add(dataset)
-        session.flush()
-        session.add_all(
-            tables.Sample(
-                dataset_id=dataset.id,
-                sample_id=f"s{index}",
-                split="train",
-                label=index % 2,
-                content_hash=b"",
-                file_index=0,
-                row_group=0,
-                row_index=index,
-            )
-            for index in range(SAMPLES)
-        )
-        policy = {"batch_window_seconds": 3600.0, "max_forget_share": 0.99}
-        session.add(
-            tables.Model(
-                name="net", family="classifier", dataset_id=dataset.id, policy=policy, head=1
-            )
-        )
-    return "net"
+    """A model that waits an hour for more requests."""
+    policy = {**duties.HOUR, "max_forget_share": 0.99, "budget": {"daily_share": None}}
+    return duties.new_model(policy)
 
 
 def submit(caller: api_keys.Caller, model: str, *ids: str) -> uuid.UUID:
-    demand = forget_requests.Demand(
-        model=model,
-        targets=(specs.SampleTarget(kind="sample", ids=ids),),
-        method={},
-        subject_request_id=None,
-        priority="standard",
-        body={},
-        digest="",
-    )
-    with database.transaction() as session:
-        return forget_requests.submit(session, caller, demand).id
+    return duties.submit(caller, model, duties.samples(*ids))
 
 
 def withdraw(request_id: uuid.UUID) -> bool:
@@ -83,7 +41,7 @@ def withdraw(request_id: uuid.UUID) -> bool:
 def seal(model: str) -> None:
     with database.transaction() as session:
         row = session.scalars(sa.select(tables.Model).where(tables.Model.name == model)).one()
-        batches.flush(session, "test", row)
+        sealing.flush(session, "test", row)
 
 
 def test_joining_leaving_and_sealing_at_once_lose_no_sample(
@@ -95,7 +53,7 @@ def test_joining_leaving_and_sealing_at_once_lose_no_sample(
     batch that erases it has that request among its members.
     """
     rng = np.random.default_rng(0)
-    wanted = [rng.choice(SAMPLES, 2, replace=False).tolist() for _ in range(120)]
+    wanted = [rng.choice(duties.SAMPLES, 2, replace=False).tolist() for _ in range(120)]
 
     def live(index: int) -> tuple[uuid.UUID, bool]:
         request_id = submit(caller, model, *(f"s{item}" for item in wanted[index]))
@@ -142,7 +100,7 @@ def test_what_was_named_before_is_not_counted_twice_against_the_budget(
     caller: api_keys.Caller, model: str
 ) -> None:
     """200 of 240 samples may be named again and again; all 240 are more than 99 %."""
-    ids = [f"s{index}" for index in range(SAMPLES)]
+    ids = [f"s{index}" for index in range(duties.SAMPLES)]
     submit(caller, model, *ids[:200])
     submit(caller, model, *ids[:200])
     submit(caller, model, *ids[100:230])

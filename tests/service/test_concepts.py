@@ -16,6 +16,7 @@ from service import (
     batches,
     concepts,
     database,
+    demands,
     errors,
     families,
     forget_requests,
@@ -60,6 +61,7 @@ def register(family: specs.Family, texts: Sequence[str | None], labels: Sequence
         policy = models.ModelPolicy(
             batch_window_seconds=3600.0,
             max_forget_share=0.99,
+            budget=models.Budget(daily_share=None),
             sampling=generation_specs.Sampling(steps=7),
         )
         model = models.register(session, "test", f"{family}-net", family, family, policy)
@@ -77,8 +79,8 @@ def concept(name: str, replacement: str = "noto", **more: Any) -> specs.ConceptT
     return specs.ConceptTarget(kind="concept", concept=name, replacement=replacement, **more)
 
 
-def demand(model: str, *targets: specs.Target, **method: Any) -> forget_requests.Demand:
-    return forget_requests.Demand(
+def demand(model: str, *targets: specs.Target, **method: Any) -> demands.Demand:
+    return demands.Demand(
         model=model, targets=targets, method=method, subject_request_id=None,
         priority="standard", body={}, digest="",
     )  # fmt: skip
@@ -102,7 +104,7 @@ def test_a_concept_names_the_texts_that_hold_it_as_whole_words(
     with database.transaction() as session:
         assert set(session.scalars(sa.select(tables.Erasure.sample_id))) == {"s0", "s1"}
         assert [batch.kind for batch in session.scalars(sa.select(tables.Batch))] == ["concept"]
-        seen = forget_requests.preview(session, demand(model, concept("cat", "dog")))
+        seen = demands.preview(session, demand(model, concept("cat", "dog")))
     assert (seen.matched, seen.already_erased, seen.pending) == (2, 0, 1)
     assert seen.jobs == ("concept",)
 

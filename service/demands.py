@@ -1,0 +1,217 @@
+"""What a demand names, whether it may be let in, and what it would do."""
+
+import datetime
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from salun_core import phrases, specs
+from service import batches, errors, families, ledger, models, pace, tables
+
+_TARGETS = pydantic.TypeAdapter(tuple[specs.Target, ...])
+_DAY = datetime.timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a caller asks for; ``body`` is the same as JSON, ``digest`` its SHA-256."""
+
+    model: str
+    targets: tuple[specs.Target, ...]
+    method: Mapping[str, Any]
+    subject_request_id: uuid.UUID | None
+    priority: str
+    body: dict[str, Any]
+    digest: str
+
+    @property
+    def is_expedited(self) -> bool:
+        """Whether it shall not wait for others."""
+        return self.priority == "expedited"
+
+    @property
+    def names_a_class(self) -> bool:
+        """Whether it asks for a class by its label."""
+        return any(isinstance(target, specs.ClassTarget) for target in self.targets)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a demand would do."""
+
+    matched: int
+    already_erased: int
+    pending: int
+    unknown: tuple[errors.Problem, ...]
+    share: float
+    needs_approval: bool
+    jobs: tuple[specs.ForgetKind, ...]
+    expected_completion_at: datetime.datetime
+
+
+def of_request(session: orm.Session, request: tables.ForgetRequest) -> Demand:
+    """The demand that a request was made of."""
+    body = request.body
+    return Demand(
+        model=session.get_one(tables.Model, request.model_id).name,
+        targets=_TARGETS.validate_json(json.dumps(body["targets"])),
+        method=body.get("method") or {},
+        subject_request_id=request.subject_request_id,
+        priority=body.get("priority", "standard"),
+        body=body,
+        digest=request.body_digest,
+    )
+
+
+def check(demand: Demand) -> None:
+    """Who jumps the queue says why; raises :class:`errors.Invalid` (``reason-required``)."""
+    if demand.is_expedited and not demand.body.get("reason"):
+        detail = "got priority 'expedited' without a reason; expected a reason, it is kept"
+        raise errors.Invalid(
+            "reason-required", detail, [errors.Problem("/reason", "reason-required", detail)]
+        )
+
+
+def served_model(session: orm.Session, demand: Demand) -> tables.Model:
+    """The model, with its dataset in the session and its batches held for joining.
+
+    A demand that seals or absorbs what others joined holds them for itself alone. Raises
+    :class:`errors.Invalid` (``invalid-target``).
+    """
+    if demand.is_expedited or demand.names_a_class:
+        by_name = sa.select(tables.Model.id).where(tables.Model.name == demand.model)
+        model_id = session.scalar(by_name)
+        if model_id is not None:
+            batches.hold(session, model_id)
+    model: tables.Model | None = session.scalar(_SERVED_MODEL, {"name": demand.model})
+    if model is None:
+        detail = f"no model {demand.model[:80]!r}"
+        problem = errors.Problem("/model", "unknown-model", detail)
+        raise errors.Invalid("invalid-target", detail, [problem])
+    if model.head is None:
+        detail = f"model {model.name!r} has no published version yet; nothing is served to forget"
+        problem = errors.Problem("/model", "model-not-ready", detail)
+        raise errors.Invalid("invalid-target", detail, [problem])
+    return model
+
+
+def resolved(session: orm.Session, model: tables.Model, demand: Demand) -> ledger.Resolution:
+    """What the demand names; raises :class:`errors.Invalid` where that is nothing, or too much."""
+    families.check_method(models.family_of(model), demand.method)
+    resolution = ledger.resolve(session, model, demand.targets)
+    problems = list(resolution.unusable)
+    if not resolution.labels and not resolution.concepts:
+        problems += resolution.unknown
+    if problems:
+        detail = f"{len(problems)} targets name nothing to forget: {problems[0].detail}"
+        raise errors.Invalid("invalid-target", detail, problems[: ledger.MAX_PROBLEMS])
+    limit = models.policy_of(model).max_forget_share
+    share = _share_with(session, model, resolution, ledger.erasures(session, model), limit)
+    if share > limit:
+        detail = (
+            f"this and what is forgotten already come to {share:.1%} of the training set; "
+            f"the model's policy allows {limit:.1%}"
+        )
+        raise errors.Invalid("forget-budget-exceeded", detail)
+    return resolution
+
+
+def needs_second_person(
+    session: orm.Session, model: tables.Model, demand: Demand, resolution: ledger.Resolution
+) -> bool:
+    """Whether the demand goes over the model's budget."""
+    budget = models.policy_of(model).budget
+    if budget.class_share is not None and not demand.names_a_class:
+        largest = ledger.largest_class_share(session, model, resolution.labels)
+        if largest > budget.class_share:
+            return True
+    if budget.daily_share is None:
+        return False
+    ever = len(resolution.labels) + ledger.erasures(session, model)
+    if ever <= budget.daily_share * max(ledger.training_size(model), 1):
+        return False  # nobody need count what came today
+    request = tables.ForgetRequest
+    today = session.scalar(
+        sa.select(sa.func.coalesce(sa.func.sum(request.matched), 0)).where(
+            request.model_id == model.id, request.received_at > sa.func.clock_timestamp() - _DAY
+        )
+    )
+    share = _share_with(session, model, resolution, today or 0, budget.daily_share)
+    return share > budget.daily_share
+
+
+def preview(session: orm.Session, demand: Demand) -> Preview:
+    """What submitting would do, without doing it; unknown targets are told, not raised."""
+    check(demand)
+    model = served_model(session, demand)
+    resolution = ledger.resolve(session, model, demand.targets)
+    states = dict(
+        session.execute(
+            sa.select(tables.Erasure.sample_id, tables.Erasure.version).where(
+                tables.Erasure.model_id == model.id,
+                tables.Erasure.sample_id
+                == sa.any_(sa.literal(list(resolution.labels), sa.ARRAY(sa.Text))),
+            )
+        ).all()
+    )
+    fresh = {key: label for key, label in resolution.labels.items() if key not in states}
+    size = ledger.training_size(model)
+    fresh_concepts = _not_named_yet(session, model, resolution.concepts)
+    named = resolution.by_concept & fresh.keys()
+    kinds = tuple(ledger.by_part(session, model, fresh, fresh_concepts, named))
+    runs = pace.jobs_ahead(session, model.id) + max(len(kinds), 1)
+    now = session.scalars(sa.select(sa.func.clock_timestamp())).one()
+    window = 0.0 if demand.is_expedited else models.policy_of(model).window_seconds()
+    each = pace.typical_job_seconds(session, model.id)
+    return Preview(
+        matched=len(fresh),
+        already_erased=sum(version is not None for version in states.values()),
+        pending=sum(version is None for version in states.values()),
+        unknown=resolution.unknown + resolution.unusable,
+        share=len(resolution.labels) / size if size else 0.0,
+        needs_approval=needs_second_person(session, model, demand, resolution),
+        jobs=kinds,
+        expected_completion_at=now + datetime.timedelta(seconds=window + runs * each),
+    )
+
+
+def _share_with(
+    session: orm.Session,
+    model: tables.Model,
+    resolution: ledger.Resolution,
+    others: int,
+    limit: float,
+) -> float:
+    """The share of the training set that this and so many others come to."""
+    size = max(ledger.training_size(model), 1)
+    share = (len(resolution.labels) + others) / size
+    if share > limit:  # unless some were named before: then they are counted twice
+        share -= ledger.named_before(session, model, list(resolution.labels)) / size
+    return share
+
+
+def _not_named_yet(
+    session: orm.Session, model: tables.Model, named: Sequence[specs.ConceptTarget]
+) -> list[specs.ConceptTarget]:
+    before = set(
+        session.scalars(
+            sa.select(tables.ConceptErasure.concept).where(
+                tables.ConceptErasure.model_id == model.id
+            )
+        )
+    )
+    return [one for one in named if phrases.normal(one.concept) not in before]
+
+
+_SERVED_MODEL = (
+    sa.select(tables.Model, batches.joining())
+    .join(tables.Model.dataset)
+    .options(orm.contains_eager(tables.Model.dataset))
+    .where(tables.Model.name == sa.bindparam("name"))
+)

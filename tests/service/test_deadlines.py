@@ -1,0 +1,181 @@
+"""One month, its extension, its pauses and its alarms, on a real PostgreSQL."""
+
+import datetime
+import uuid
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from service import api_keys, database, deadlines, errors, forget_requests, tables
+from tests.service import duties
+
+pytestmark = pytest.mark.usefixtures("empty")
+DAY = datetime.timedelta(days=1)
+
+
+@pytest.fixture
+def caller() -> api_keys.Caller:
+    return duties.new_caller()
+
+
+@pytest.fixture
+def model() -> str:
+    return duties.new_model(duties.HOUR)
+
+
+def change(request_id: uuid.UUID, how: Callable[..., None], *more: object) -> None:
+    with database.transaction() as session:
+        held = forget_requests.by_id(session, request_id, lock=True)
+        how(session, "test", held, *more, "a reason")
+
+
+def received(request_id: uuid.UUID, moment: str) -> None:
+    """Pretend that a request came at that moment, as the database reckons its due date."""
+    with database.transaction() as session:
+        session.execute(
+            sa.text(
+                "UPDATE forget_request SET received_at = :at, due_at = "
+                "timezone('UTC', timezone('UTC', CAST(:at AS timestamptz)) + interval '1 month') "
+                "WHERE id = :id"
+            ),
+            {"at": moment, "id": request_id},
+        )
+
+
+def told(request_id: uuid.UUID, kind: str) -> list[dict[str, object]]:
+    with database.transaction() as session:
+        found = sa.select(tables.Event.data).where(
+            tables.Event.subject_id == request_id, tables.Event.type == kind
+        )
+        return list(session.scalars(found.order_by(tables.Event.id)))
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/Los_Angeles", "Pacific/Kiritimati"])
+def test_a_request_is_due_one_calendar_month_after_receipt_wherever_the_server_is(
+    caller: api_keys.Caller, model: str, zone: str
+) -> None:
+    with database.transaction() as session:
+        session.execute(sa.text(f"SET LOCAL TIME ZONE '{zone}'"))
+        demand = duties.demand(model, duties.samples("s1"))
+        request_id = forget_requests.submit(session, caller, demand).id
+    got = duties.request(request_id)
+    due, start = got.due_at.astimezone(datetime.UTC), got.received_at.astimezone(datetime.UTC)
+    assert (due.year * 12 + due.month) - (start.year * 12 + start.month) == 1
+    assert due.day <= start.day
+    assert due.day == start.day or (due + DAY).day == 1
+
+
+@pytest.mark.parametrize(
+    ("came", "months", "due"),
+    [
+        ("2099-01-31T10:00:00Z", 1, "2099-03-31T10:00:00Z"),
+        ("2099-01-31T10:00:00Z", 2, "2099-04-30T10:00:00Z"),
+        ("2099-11-30T23:59:59Z", 2, "2100-02-28T23:59:59Z"),
+        ("2095-12-31T00:00:00Z", 1, "2096-02-29T00:00:00Z"),
+    ],
+)
+def test_an_extension_counts_months_from_receipt_and_clamps_month_ends(
+    caller: api_keys.Caller, model: str, came: str, months: int, due: str
+) -> None:
+    request_id = duties.submit(caller, model, duties.samples("s1"))
+    received(request_id, came)
+    change(request_id, deadlines.extend, months)
+    got = duties.request(request_id)
+    assert got.due_at == datetime.datetime.fromisoformat(due)
+    assert got.extended_months == months
+    with pytest.raises(errors.Conflict) as refused:
+        change(request_id, deadlines.extend, 1)
+    assert refused.value.code == "already-extended"
+
+
+def test_nothing_is_extended_after_its_month(caller: api_keys.Caller, model: str) -> None:
+    request_id = duties.submit(caller, model, duties.samples("s1"))
+    duties.shift(request_id, 32)
+    with pytest.raises(errors.Conflict) as refused:
+        change(request_id, deadlines.extend, 2)
+    assert refused.value.code == "deadline-passed"
+
+
+def test_an_extension_lets_more_urgent_jobs_go_first(caller: api_keys.Caller) -> None:
+    at_once = duties.new_model({}, "second")
+    first = duties.submit(caller, at_once, duties.samples("s1"))
+    second = duties.submit(caller, at_once, duties.samples("s2"))
+    change(first, deadlines.extend, 2)
+    waiting = duties.queued(at_once)
+    assert [job.subject_id for job in waiting] == [
+        duties.batches_of(second)[0].id,
+        duties.batches_of(first)[0].id,
+    ]
+    assert waiting[1].due_at == duties.request(first).due_at
+
+
+def test_while_the_clock_stands_still_nothing_is_erased(
+    caller: api_keys.Caller, model: str
+) -> None:
+    request_id = duties.submit(caller, model, duties.samples("s1", "s2"))
+    batch = duties.batches_of(request_id)[0]
+    before = duties.request(request_id).due_at
+    change(request_id, deadlines.pause)
+    assert duties.batches_of(request_id) == []
+    assert duties.erased_by(batch.id) == []
+    paused = duties.request(request_id)
+    assert (paused.status, paused.reason) == ("pending", "identity_unproven")
+    with pytest.raises(errors.Conflict) as refused:
+        change(request_id, deadlines.pause)
+    assert refused.value.code == "clock-paused"
+
+    with database.transaction() as session:
+        session.execute(
+            sa.text("UPDATE forget_request SET paused_at = paused_at - interval '5 days'")
+        )
+    change(request_id, deadlines.resume)
+    resumed = duties.request(request_id)
+    late = resumed.due_at - before
+    assert 5 * DAY <= late < 5 * DAY + datetime.timedelta(minutes=5)
+    assert (resumed.status, resumed.stage, resumed.reason) == ("pending", "queued", None)
+    assert resumed.matched == 2
+    assert duties.erased_by(duties.batches_of(request_id)[0].id) == ["s1", "s2"]
+    with pytest.raises(errors.Conflict) as refused:
+        change(request_id, deadlines.resume)
+    assert refused.value.code == "clock-running"
+
+
+def test_a_proven_identity_and_a_sealed_batch_keep_the_clock_running(
+    caller: api_keys.Caller, model: str
+) -> None:
+    proven = {"identity_verified": True, "method": "account_login"}
+    verified = duties.submit(caller, model, duties.samples("s1"), attestation=proven)
+    with pytest.raises(errors.Conflict) as refused:
+        change(verified, deadlines.pause)
+    assert refused.value.code == "identity-verified"
+
+    sealed = duties.submit(caller, duties.new_model({}, "second"), duties.samples("s1"))
+    with pytest.raises(errors.Conflict) as refused:
+        change(sealed, deadlines.pause)
+    assert refused.value.code == "batch-sealed"
+
+
+def test_each_alarm_is_told_once_and_the_last_ones_are_a_risk(
+    caller: api_keys.Caller, model: str
+) -> None:
+    request_id = duties.submit(caller, model, duties.samples("s1"))
+    other = duties.submit(caller, model, duties.samples("s2"))
+    change(other, deadlines.pause)
+    found = duties.request(request_id)
+    month = (found.due_at - found.received_at) / DAY
+    gone = 0.0
+    seen = []
+    for share in (0.3, 0.55, 0.85, 0.96, 1.05):
+        for one in (request_id, other):
+            duties.shift(one, (share - gone) * month)
+        gone = share
+        for _ in range(2):
+            with database.transaction() as session:
+                deadlines.alarm(session)
+        seen.append([event["percent"] for event in told(request_id, "deadline_alarm")])
+    assert seen[0] == []
+    assert seen[-1] == [50, 80, 95, 100]
+    assert [len(found) for found in seen] == [0, 1, 2, 3, 4]
+    assert duties.request(request_id).reason == "deadline_risk"
+    assert told(other, "deadline_alarm") == []  # its clock stands still

@@ -1,0 +1,178 @@
+"""Which rule seals a batch, what a class absorbs, who waits for a second person."""
+
+import pytest
+import sqlalchemy as sa
+
+from salun_core import specs
+from service import (
+    api_keys,
+    database,
+    errors,
+    forget_requests,
+    ledger,
+    sealing,
+    tables,
+)
+from tests.service import duties
+
+pytestmark = pytest.mark.usefixtures("empty")
+CLASS_A = specs.ClassTarget(kind="class", label="a")
+GENEROUS = {"max_forget_share": 0.99, "budget": {"daily_share": None}}
+
+
+@pytest.fixture
+def caller() -> api_keys.Caller:
+    return duties.new_caller()
+
+
+def seal_due() -> int:
+    with database.transaction() as session:
+        return sealing.seal_due(session)
+
+
+def rules_told() -> list[list[str]]:
+    with database.transaction() as session:
+        found = sa.select(tables.AuditEntry.detail).where(tables.AuditEntry.action == "batch.seal")
+        return [detail["rules"] for detail in session.scalars(found)]
+
+
+def test_a_batch_waits_for_its_window(caller: api_keys.Caller) -> None:
+    model = duties.new_model(duties.HOUR)
+    duties.submit(caller, model, duties.samples("s1"))
+    assert seal_due() == 0
+    with database.transaction() as session:
+        session.execute(sa.update(tables.Batch).values(opened_at=sa.text("now() - interval '1 h'")))
+    assert seal_due() == 1
+    assert rules_told() == [["window"]]
+    assert len(duties.queued(model)) == 1
+
+
+def test_a_batch_is_sealed_when_its_most_urgent_member_must_begin(
+    caller: api_keys.Caller,
+) -> None:
+    """Jobs of 2 hours, 3 attempts, a margin of a day: 30 hours before the due date, not 31."""
+    model = duties.new_model({"batch_window_seconds": 90 * 86_400.0})
+    duties.finished_job(model, 7200)
+    urgent = duties.submit(caller, model, duties.samples("s1"))
+    duties.submit(caller, model, duties.samples("s2"))
+    found = duties.request(urgent)
+    month = (found.due_at - found.received_at).total_seconds() / 86_400
+    duties.shift(urgent, month - 31 / 24)
+    assert seal_due() == 0
+    duties.shift(urgent, 1.1 / 24)
+    assert seal_due() == 1
+    assert rules_told() == [["latest_start"]]
+    job = duties.queued(model)[0]
+    assert job.due_at == duties.request(urgent).due_at
+
+
+def test_a_batch_is_sealed_at_its_limits(caller: api_keys.Caller) -> None:
+    by_count = duties.new_model({**duties.HOUR, "max_batch_requests": 3})
+    by_share = duties.new_model({**duties.HOUR, "max_batch_share": 0.05}, "second")
+    for index in range(2):
+        duties.submit(caller, by_count, duties.samples(f"s{index}"))
+    duties.submit(caller, by_share, duties.samples(*(f"s{index}" for index in range(11))))
+    assert seal_due() == 0
+    duties.submit(caller, by_count, duties.samples("s2"))
+    duties.submit(caller, by_share, duties.samples("s11"))
+    assert seal_due() == 2
+    assert sorted(rules_told()) == [["requests"], ["share"]]
+
+
+def test_an_expedited_demand_takes_all_that_waits_along(caller: api_keys.Caller) -> None:
+    model = duties.new_model(duties.HOUR)
+    first = duties.submit(caller, model, duties.samples("s1"))
+    with pytest.raises(errors.Invalid) as refused:
+        duties.submit(caller, model, duties.samples("s2"), priority="expedited")
+    assert refused.value.code == "reason-required"
+    second = duties.submit(
+        caller, model, duties.samples("s2"), priority="expedited", reason="a court order"
+    )
+    waiting = duties.queued(model)
+    assert [job.subject_id for job in waiting] == [duties.batches_of(first)[0].id]
+    assert duties.batches_of(first)[0].id == duties.batches_of(second)[0].id
+    assert duties.erased_by(waiting[0].subject_id) == ["s1", "s2"]
+
+
+def test_a_class_absorbs_what_waits_of_it(caller: api_keys.Caller) -> None:
+    """s0 and s2 are of class a, s1 is of b: s1 stays, and who named both waits for both."""
+    model = duties.new_model({**duties.HOUR, **GENEROUS})
+    only = duties.submit(caller, model, duties.samples("s0"))
+    both = duties.submit(caller, model, duties.samples("s1", "s2"))
+    of_class = duties.submit(caller, model, CLASS_A)
+    whole = duties.batches_of(of_class)
+    assert [batch.kind for batch in whole] == ["class"]
+    assert len(duties.erased_by(whole[0].id)) == duties.SAMPLES / 2
+    assert [batch.id for batch in duties.batches_of(only)] == [whole[0].id]
+    assert sorted(batch.kind for batch in duties.batches_of(both)) == ["class", "samples"]
+    rest = next(batch for batch in duties.batches_of(both) if batch.kind == "samples")
+    assert duties.erased_by(rest.id) == ["s1"]
+
+    with database.transaction() as session:
+        forget_requests.withdraw(session, "test", of_class)
+    assert [batch.kind for batch in duties.batches_of(only)] == ["samples"]
+    assert duties.erased_by(duties.batches_of(only)[0].id) == ["s0", "s1", "s2"]
+    with database.transaction() as session:
+        row = session.scalars(sa.select(tables.Model)).one()
+        assert ledger.erasures(session, row) == 3
+        states = dict(session.execute(sa.select(tables.Batch.kind, tables.Batch.state)).all())
+    assert states == {"samples": "open", "class": "withdrawn"}
+
+
+def test_a_sealed_batch_is_not_robbed_by_a_class(caller: api_keys.Caller) -> None:
+    model = duties.new_model({**duties.HOUR, **GENEROUS})
+    first = duties.submit(caller, model, duties.samples("s0"))
+    with database.transaction() as session:
+        row = session.scalars(sa.select(tables.Model)).one()
+        sealing.flush(session, "test", row)
+    of_class = duties.submit(caller, model, CLASS_A)
+    assert duties.erased_by(duties.batches_of(first)[0].id) == ["s0"]
+    assert {batch.kind for batch in duties.batches_of(of_class)} == {"samples", "class"}
+
+
+def test_over_budget_a_second_person_decides(caller: api_keys.Caller) -> None:
+    """A quarter of 240 samples a day: 60 pass, one more does not before another key says so."""
+    model = duties.new_model({})
+    duties.submit(caller, model, duties.samples(*(f"s{index}" for index in range(60))))
+    held = duties.submit(caller, model, duties.samples("s60"))
+    found = duties.request(held)
+    assert (found.status, found.stage) == ("action_required", "awaiting_approval")
+    assert (found.reason, found.matched) == ("budget_exceeded", 0)
+    assert duties.batches_of(held) == []
+    with database.transaction() as session:
+        request = forget_requests.by_id(session, held, lock=True)
+        with pytest.raises(errors.Forbidden) as refused:
+            forget_requests.approve(session, caller, request, "mine")
+    assert refused.value.code == "second-person-required"
+
+    other = duties.new_caller("another")
+    with database.transaction() as session:
+        request = forget_requests.by_id(session, held, lock=True)
+        forget_requests.approve(session, other, request, "a recall of a whole product")
+    found = duties.request(held)
+    assert (found.status, found.reason, found.matched) == ("pending", None, 1)
+    assert duties.erased_by(duties.batches_of(held)[0].id) == ["s60"]
+    assert len(duties.queued(model)) == 2
+
+
+def test_emptying_a_class_sample_by_sample_can_be_put_before_a_second_person(
+    caller: api_keys.Caller,
+) -> None:
+    model = duties.new_model({"budget": {"class_share": 0.1, "daily_share": None}})
+    few = duties.submit(caller, model, duties.samples(*(f"s{2 * index}" for index in range(12))))
+    many = duties.submit(caller, model, duties.samples(*(f"s{2 * index}" for index in range(13))))
+    whole = duties.submit(caller, model, CLASS_A)
+    assert [duties.request(one).stage for one in (few, many, whole)] == [
+        "sealed",
+        "awaiting_approval",
+        "sealed",
+    ]
+
+
+def test_what_awaits_approval_can_be_withdrawn(caller: api_keys.Caller) -> None:
+    model = duties.new_model({"budget": {"daily_share": 0.01}})
+    held = duties.submit(caller, model, duties.samples("s1", "s2", "s3"))
+    assert duties.request(held).stage == "awaiting_approval"
+    with database.transaction() as session:
+        forget_requests.withdraw(session, "test", held)
+    assert duties.request(held).status == "cancelled"
