@@ -86,8 +86,12 @@ def run(
     subject = verification.Subject(kind, None, (), spec, excluded_labels)
     count = (2 + len(densities)) * len(seeds or (spec.seed,))
     masking, *telling = trials.parts(report, [200, *[800, 200] * count])
+    data = contract.UnlearningData(
+        splits.forget_set, splits.retain_set, splits.holdout_set, splits.previous_set,
+        excluded_labels, splits.cross_fitted, splits.base_knows_previous,
+    )  # fmt: skip
     magnitudes = saliency.gradient_magnitudes(
-        original, splits.forget_set, preprocess, masking, batch_size=spec.batch_size
+        original, contract.known_set(data), preprocess, masking, batch_size=spec.batch_size
     )
     # Checked before the first long run. Bit-packed, so they may all be kept.
     found = {d: saliency.mask_from_magnitudes(magnitudes, d) for d in (spec.density, *densities)}
@@ -98,10 +102,6 @@ def run(
         for item in _variants(spec.model_copy(update={"seed": seed}), found, densities)
     ]
     before = verification.read_original(original, config, splits, subject)
-    data = contract.UnlearningData(
-        splits.forget_set, splits.retain_set, splits.holdout_set, splits.previous_set,
-        excluded_labels, splits.cross_fitted,
-    )  # fmt: skip
     runs = []
     for turn, (name, own, mask) in enumerate(planned):
         learning, measuring = telling[2 * turn : 2 * turn + 2]

@@ -43,7 +43,7 @@ def carry_out(
         InvalidDataError, NonFiniteLossError, FrozenWeightChangedError, CancelledError: as for
             :func:`salun_core.unlearn.methods.unlearn`.
     """
-    mask = mask_for(net, config, data.forget_set, spec)
+    mask = mask_for(net, config, contract.known_set(data), spec)
     return methods.unlearn(net, config, data, mask, spec, report)
 
 

@@ -41,6 +41,7 @@ class Splits:
             the gates of samples fail.
         test_set: never trained on and never shown to the method, unless it is cross-fitted.
         previous_set: what earlier jobs erased; ``None`` or empty if nothing.
+        base_knows_previous: the original still knows what earlier jobs erased.
         cross_fitted: what was erased was matched so, see :mod:`salun_core.crossfit`; the holdout
             set may then have the samples of the test set.
     """
@@ -51,6 +52,7 @@ class Splits:
     test_set: images.ImageSet
     previous_set: images.ImageSet | None = None
     cross_fitted: bool = False
+    base_knows_previous: bool = False
 
     def by_name(self) -> dict[str, images.ImageSet]:
         """Every set that is there, by short name."""

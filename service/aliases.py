@@ -136,8 +136,8 @@ def move(
 
 
 def missing_erasures(session: orm.Session, model: tables.Model, version: tables.Version) -> int:
-    """How many completed erasures a version lacks: those first made in none of its ancestors."""
-    own_line = [*version.lineage.get("chain", []), version.number]
+    """How many completed erasures a version lacks: those first made in none that it follows."""
+    own_line = versions.forgets(version)
     erased = _erased_in(model).subquery()
     lacking = sa.select(sa.func.count()).where(erased.c.version.not_in(own_line))
     return session.scalar(lacking) or 0

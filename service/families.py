@@ -52,21 +52,31 @@ class Family:
 
     ``needs`` is the column by which its training samples are told apart. ``spec`` is its recipe.
     Weights larger than ``most_retrained_bytes`` are not trained from scratch; ``None``: any are.
+    ``reanchors``: a run can forget the batch and all that was erased before it together.
     """
 
     recipes: Recipes[Any]
     spec: type[specs.Recipe]
     needs: Literal["label", "text"]
     most_retrained_bytes: int | None
+    reanchors: bool
 
 
 FAMILIES: Mapping[str, Family] = {
-    "classifier": Family(recipes, specs.UnlearningSpec, "label", None),
+    "classifier": Family(recipes, specs.UnlearningSpec, "label", None, reanchors=True),
     "class_conditional_diffusion": Family(
-        generation_recipes, generation_specs.GenerationSpec, "label", _MOST_RETRAINED_BYTES
+        generation_recipes,
+        generation_specs.GenerationSpec,
+        "label",
+        _MOST_RETRAINED_BYTES,
+        reanchors=False,
     ),
     "text_to_image": Family(
-        generation_recipes, generation_specs.GenerationSpec, "text", _MOST_RETRAINED_BYTES
+        generation_recipes,
+        generation_specs.GenerationSpec,
+        "text",
+        _MOST_RETRAINED_BYTES,
+        reanchors=False,
     ),
 }
 

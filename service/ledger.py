@@ -223,6 +223,19 @@ def forgotten_labels(session: orm.Session, model: tables.Model) -> tuple[int, ..
     return tuple(label for (label,) in rows if label is not None)
 
 
+def any_of_other_labels(
+    session: orm.Session, model: tables.Model, sample_ids: Sequence[str], labels: Sequence[int]
+) -> bool:
+    """Whether one of these samples has none of these labels."""
+    sample = tables.Sample
+    found = sa.select(sample.sample_id).where(
+        sample.dataset_id == model.dataset_id,
+        sample.sample_id == sa.any_(_IDS),
+        sample.label.not_in(labels),
+    )
+    return session.scalar(found.limit(1), {"ids": list(sample_ids)}) is not None
+
+
 def forgotten_digest(session: orm.Session, model: tables.Model) -> str | None:
     """SHA-256 over the sorted content hashes of all that was erased; ``None`` when nothing was.
 

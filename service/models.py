@@ -1,7 +1,7 @@
 """Registered neural networks ("model" always means that) and their policies."""
 
 from collections.abc import Sequence
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import pydantic
 import sqlalchemy as sa
@@ -38,6 +38,9 @@ class ModelPolicy(specs.Spec):
     service's own setting); ``max_batch_requests``, ``max_batch_share`` (of the training set) and
     ``deadline_margin_seconds`` (before the latest start) close it earlier; a batch that fails is
     split at most ``max_batch_splits`` times to find who is to blame.
+    ``composition`` says what the next version is made from (see ``service.composing``), with at
+    most ``max_chain`` links of a chain; beyond ``max_drift``, the test accuracy lost since the
+    first anchor, retraining is tried first.
     ``sampling`` is how a generator is served, and so how it is verified.
     """
 
@@ -51,6 +54,9 @@ class ModelPolicy(specs.Spec):
     max_batch_share: Annotated[float, pydantic.Field(gt=0.0, le=1.0)] = 0.25
     deadline_margin_seconds: Annotated[float, pydantic.Field(ge=0.0)] = 86_400.0
     max_batch_splits: Annotated[int, pydantic.Field(ge=0)] = 16
+    composition: Literal["reanchor", "chain"] = "reanchor"
+    max_chain: Annotated[int, pydantic.Field(ge=1)] = 3
+    max_drift: Annotated[float, pydantic.Field(ge=0.0, le=1.0)] = 0.03
     acceptance: gates.AcceptancePolicy = gates.AcceptancePolicy()
     sampling: generation_specs.Sampling = generation_specs.Sampling()
 

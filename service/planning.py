@@ -14,6 +14,7 @@ from sqlalchemy import orm
 from salun_core import generation_specs, specs
 from service import (
     batches,
+    composing,
     concepts,
     database,
     errors,
@@ -33,6 +34,8 @@ class Plan:
 
     ``forget_ids`` is the batch; ``previous_ids`` what earlier versions lack; ``withheld_ids`` what
     other batches are about to erase. The retain set is the training split without any of them.
+    A run starts from ``base_version`` and replaces ``head_version``; ``composition`` says whether
+    what was erased before is forgotten anew (``reanchor``) or was forgotten already (``chain``).
     ``recipes`` are the rungs of the ladder; ``wanted`` is how long the first was to be (``epochs``
     or ``steps``) before the policy's ``max_job_steps`` cut it, ``None`` where it did not. Of a
     generator, ``concepts`` are those of the batch and ``previous_concepts`` those that earlier
@@ -54,6 +57,18 @@ class Plan:
     previous_concepts: Sequence[dict[str, Any]] = ()
     sampling: Mapping[str, Any] = field(default_factory=dict)
     wanted: Mapping[str, int] | None = None
+    head_version: int | None = None
+    composition: composing.Name = "chain"
+
+    @property
+    def planned_on(self) -> int:
+        """The version that was served when the plan was made; no other may be served since."""
+        return self.base_version if self.head_version is None else self.head_version
+
+    @property
+    def forgets_anew(self) -> bool:
+        """Whether the base still knows what was erased before: it is forgotten together."""
+        return self.composition == "reanchor" and self.base_version != self.planned_on
 
     @property
     def ladder(self) -> list[Any]:
@@ -146,7 +161,15 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     kind = cast("specs.ForgetKind", batch.kind)
     previous_ids = _named(session, model, tables.Erasure.version.is_not(None))
     left = ledger.training_size(model) - len(forget_ids) - len(previous_ids)
-    ladder, wanted = _ladder(session, model, batch, len(forget_ids), left)
+    composed = composing.decide(session, model)
+    excluded = ledger.forgotten_labels(session, model)
+    anew = previous_ids if composed.base_version != model.head else []
+    request = _Asked(kind, len(forget_ids) + len(anew), left, batch.method)
+    if kind == "class" and ledger.any_of_other_labels(session, model, anew, excluded):
+        request = request.as_samples()
+    ladder, wanted = _ladder(session, model, request)
+    if composed.retrain_first:
+        ladder = sorted(ladder, key=lambda spec: spec.method != "retrain")
     targets = batches.concept_targets(session, batch.id)
     erased = tables.ConceptErasure
     before = concepts.targets(
@@ -156,7 +179,9 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
         model=model.name,
         dataset=model.dataset.name,
         kind=kind,
-        base_version=model.head,
+        base_version=composed.base_version,
+        head_version=model.head,
+        composition=composed.name,
         recipes=[spec.model_dump(mode="json") for spec in ladder],
         forget_ids=forget_ids,
         previous_ids=previous_ids,
@@ -165,7 +190,7 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
             model,
             sa.and_(tables.Erasure.version.is_(None), tables.Erasure.batch_id != batch.id),
         ),
-        excluded_labels=ledger.forgotten_labels(session, model),
+        excluded_labels=excluded,
         target_digest=ledger.ids_digest([*forget_ids, *(one.concept for one in targets)]),
         family=models.family_of(model),
         concepts=[one.model_dump(mode="json") for one in targets],
@@ -175,8 +200,26 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     )
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What the recipes follow from."""
+
+    kind: specs.ForgetKind
+    forget_count: int
+    retain_count: int
+    pinned: Mapping[str, Any]
+
+    def as_samples(self) -> "_Asked":
+        """For a class together with samples of other classes.
+
+        Matched targets spread a class of which nothing is kept by themselves; a search along the
+        way would compare that class with unseen samples.
+        """
+        return replace(self, kind="samples", pinned={"line_search": False, **self.pinned})
+
+
 def _ladder(
-    session: orm.Session, model: tables.Model, batch: tables.Batch, forget_count: int, left: int
+    session: orm.Session, model: tables.Model, asked: _Asked
 ) -> tuple[Sequence[specs.Recipe], Mapping[str, int] | None]:
     """The rungs, and how long the first was to be where it had to be cut."""
     family = families.FAMILIES[models.family_of(model)]
@@ -184,16 +227,16 @@ def _ladder(
     size = sum(file.size for file in versions.files_of(session, head))
     most = family.most_retrained_bytes
     ladder: tuple[specs.Recipe, ...] = family.recipes.ladder(
-        cast("specs.ForgetKind", batch.kind),
-        forget_count,
-        left,
-        batch.method,
+        asked.kind,
+        asked.forget_count,
+        asked.retain_count,
+        asked.pinned,
         retrain=most is None or size <= most,
     )
     most_steps = models.policy_of(model).max_job_steps
     if most_steps is None:
         return ladder, None
-    affordable = family.recipes.within(ladder, forget_count, left, most_steps)
+    affordable = family.recipes.within(ladder, asked.forget_count, asked.retain_count, most_steps)
     if affordable[0] in ladder:
         return affordable, None
     first = ladder[0].model_dump(include={"epochs", "steps"})

@@ -12,6 +12,7 @@ from service import (
     aliases,
     artifacts,
     batches,
+    composing,
     concepts,
     database,
     errors,
@@ -28,16 +29,23 @@ from service import (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run made: the files of the new version, its rendered report, the verdict.
+    """What a run made of ``base_version`` while ``head_version`` was served.
 
-    ``pictures`` are those that the report names by digest.
+    The files of the new version, its rendered report, the verdict.
+
+    ``pictures`` are those that the report names by digest. ``retrained``: nothing of the base's
+    weights is left in it. ``lost_accuracy`` is what it lost on the test set against the base.
     """
 
+    head_version: int
     base_version: int
+    composition: composing.Name
     files: Sequence[artifacts.FileRef]
     pictures: Sequence[artifacts.FileRef]
     report: dict[str, Any]
     verdict: acceptance.Verdict
+    retrained: bool = False
+    lost_accuracy: float = 0.0
 
 
 def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
@@ -51,8 +59,8 @@ def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
         batch = session.get_one(tables.Batch, claimed.subject_id)
         batches.hold(session, batch.model_id)
         model = session.get_one(tables.Model, batch.model_id, with_for_update=True)
-        if model.head != outcome.base_version:
-            detail = f"job started from version {outcome.base_version}, the head is {model.head}"
+        if model.head != outcome.head_version:
+            detail = f"job was planned on version {outcome.head_version}, the head is {model.head}"
             raise errors.Conflict("head-moved", detail)
         for file in (*outcome.files, *outcome.pictures):
             _keep_blob(session, file)
@@ -63,7 +71,7 @@ def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
             session,
             model,
             outcome.files,
-            lineage=_lineage(session, model, outcome.base_version),
+            lineage=_lineage(session, model, outcome),
             parent=outcome.base_version,
             job_id=job.id,
             report=outcome.report,
@@ -130,7 +138,7 @@ def move_alias(
     aliases.move_by_hand(session, actor, model, name, number, if_serial)
     if name == models.PRODUCTION:
         served = versions.by_number(session, model, number)
-        line = [*served.lineage.get("chain", []), served.number]
+        line = versions.forgets(served)
         waiting = session.scalars(
             sa.select(tables.Batch).where(
                 tables.Batch.model_id == model.id,
@@ -215,15 +223,16 @@ def _mark_erased(session: orm.Session, batch: tables.Batch, number: int) -> None
     concepts.mark_erased(session, batch.id, number)
 
 
-def _lineage(session: orm.Session, model: tables.Model, base_version: int) -> dict[str, Any]:
-    base = versions.by_number(session, model, base_version)
-    chain = [*base.lineage.get("chain", []), base.number]
-    return {
-        "anchor": base.lineage.get("anchor", base.number),
-        "chain": chain,
-        "chain_length": len(chain),
-        "forgotten_digest": ledger.forgotten_digest(session, model),
-    }
+def _lineage(session: orm.Session, model: tables.Model, outcome: Outcome) -> dict[str, Any]:
+    lineage = composing.lineage(
+        session,
+        model,
+        outcome.composition,
+        outcome.base_version,
+        retrained=outcome.retrained,
+        lost_accuracy=outcome.lost_accuracy,
+    )
+    return {**lineage, "forgotten_digest": ledger.forgotten_digest(session, model)}
 
 
 def _keep_blob(session: orm.Session, file: artifacts.FileRef) -> None:

@@ -33,6 +33,9 @@ def add_base(
         "anchor": None,
         "chain": [],
         "chain_length": 0,
+        "forgets": [],
+        "drift": 0.0,
+        "composition": None,
         "forgotten_digest": None,
     }
     version = add(session, model, files, lineage=lineage)
@@ -177,6 +180,11 @@ def blob_is_servable(session: orm.Session, digest: str) -> bool:
         .distinct()
     ).all()
     return not states or bool(set(states) - {"revoked", "purged"})
+
+
+def forgets(version: tables.Version) -> list[int]:
+    """The versions whose erasures a version has: its own, and those before it."""
+    return [*version.lineage.get("forgets", []), version.number]
 
 
 def sha_of(version: tables.Version) -> str:

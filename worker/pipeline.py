@@ -68,11 +68,15 @@ def run(lease: leases.Lease) -> None:
         publication.publish(
             claimed,
             publication.Outcome(
+                head_version=plan.planned_on,
                 base_version=plan.base_version,
+                composition=plan.composition,
                 files=family.new_files(base, weights),
                 pictures=_pictures(best.measured),
                 report=_rendered(lease, plan, best, tried),
                 verdict=best.verdict,
+                retrained=best.spec.method == "retrain",
+                lost_accuracy=_lost_accuracy(best.measured),
             ),
         )
         for one in tried:
@@ -168,6 +172,7 @@ def _rendered(
         "kind": plan.kind,
         "family": plan.family,
         "base_version": plan.base_version,
+        "composition": plan.composition,
         "method": best.spec.model_dump(mode="json"),
         "approximate": _claim(best.spec.method),
         "metrics": {name: {**metrics.get(name, {}), **details.get(name, {})} for name in metrics},
@@ -191,6 +196,14 @@ def _rendered(
         "seconds": {stage: sum(one.seconds[stage] for one in tried) for stage in tried[0].seconds},
         "verdict": judged,
     }
+
+
+def _lost_accuracy(measured: specs.VerificationReport) -> float:
+    """What the test accuracy is below the base's; 0 where none was measured."""
+    metric = measured.metrics.get("test_accuracy")
+    if metric is None or metric.target is None:
+        return 0.0
+    return metric.target - metric.value
 
 
 def _pictures(measured: specs.VerificationReport) -> list[artifacts.FileRef]:

@@ -19,6 +19,8 @@ class UnlearningData:
         holdout_set: never trained on; needed by matched targets, may be empty otherwise.
         previous_set: erased by earlier jobs, kept erased in this one; ``None`` or empty if none.
         excluded_labels: classes that earlier jobs erased as a whole.
+        base_knows_previous: the net that is unlearned was trained on ``previous_set`` and has not
+            forgotten it yet; then the mask is of both.
         cross_fitted: erased samples are matched to holdout samples of their own fold only, see
             :mod:`salun_core.crossfit`.
     """
@@ -29,6 +31,7 @@ class UnlearningData:
     previous_set: images.ImageSet | None = None
     excluded_labels: tuple[int, ...] = ()
     cross_fitted: bool = False
+    base_knows_previous: bool = False
 
     def folds(self, image_set: images.ImageSet) -> torch.Tensor:
         """The folds of erased or holdout samples, int64 (N,); all 0 without cross-fitting.
@@ -109,6 +112,11 @@ def erased_set(data: UnlearningData) -> images.ImageSet:
     if data.previous_set is None or not len(data.previous_set):
         return data.forget_set
     return images.concatenate(data.forget_set, data.previous_set)
+
+
+def known_set(data: UnlearningData) -> images.ImageSet:
+    """What is to be erased and the net still knows: the mask is of its gradients."""
+    return erased_set(data) if data.base_knows_previous else data.forget_set
 
 
 def refused_labels(data: UnlearningData) -> tuple[int, ...]:

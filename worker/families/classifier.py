@@ -44,7 +44,8 @@ class PreparedClassifier:
         self, spec: specs.UnlearningSpec, path: Path, report: progress.Progress
     ) -> None:
         """Write the bit-packed mask, or an empty file where the recipe uses none."""
-        mask = trials.mask_for(self.original, self.config, self.sets["forget"], spec, report)
+        known = unlearn_contract.known_set(self._data())
+        mask = trials.mask_for(self.original, self.config, known, spec, report)
         weights.write(path, {} if mask is None else mask.to_tensors(), {"mask": spec.mask})
 
     def unlearn(
@@ -126,6 +127,7 @@ class PreparedClassifier:
             previous_set=self.sets["previous"],
             excluded_labels=tuple(self.plan.excluded_labels),
             cross_fitted=self.pool.cross_fitted,
+            base_knows_previous=self.plan.forgets_anew,
         )
 
     def _splits(self) -> verification.Splits:
@@ -136,6 +138,7 @@ class PreparedClassifier:
             test_set=self.sets["test"],
             previous_set=self.sets["previous"],
             cross_fitted=self.pool.cross_fitted,
+            base_knows_previous=self.plan.forgets_anew,
         )
 
 
