@@ -171,5 +171,5 @@ def _supersede(session: orm.Session, model: tables.Model, number: int) -> None:
                 tables.Version.number == number,
                 tables.Version.state == "published",
             )
-            .values(state="superseded")
+            .values(state="superseded", superseded_at=sa.func.clock_timestamp())
         )

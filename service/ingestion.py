@@ -6,6 +6,7 @@ duplicate ids can be named; one transaction makes them visible.
 
 import hashlib
 import io
+import itertools
 import json
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ import sqlalchemy as sa
 from PIL import Image
 from sqlalchemy import orm
 
-from service import datasets, errors, storage, tables
+from service import datasets, errors, storage, tables, tombstones
 
 ROWS_AT_A_TIME = 512
 MAX_ERRORS = 20
@@ -66,6 +67,7 @@ def ingest(session: orm.Session, dataset: tables.Dataset, progress: Progress) ->
             if tally.rows % ROWS_AT_A_TIME == 0:
                 progress(tally.rows, total)
     tally.problems += _duplicates(session)
+    tally.problems += _returning(session)
     if tally.rows == 0:
         tally.problems.append(errors.Problem("/files", "no-rows", "got no rows, expected some"))
     if tally.problems:
@@ -184,6 +186,27 @@ def _duplicates(session: orm.Session) -> list[errors.Problem]:
             f"sample_id {sample_id!r} stands in {count} rows, expected one",
         )
         for sample_id, count in rows
+    ]
+
+
+def _returning(session: orm.Session) -> list[errors.Problem]:
+    """Content that was erased and deleted does not come back, under whatever id."""
+    if not tombstones.exist(session):
+        return []
+    stones = set(session.scalars(sa.select(tables.Tombstone.content_mark)))
+    rows = session.execute(
+        sa.text("SELECT sample_id, content_hash FROM incoming_sample ORDER BY sample_id"),
+        execution_options={"yield_per": 10_000},
+    )
+    names = (row.sample_id for row in rows if tombstones.of_content(row.content_hash) in stones)
+    return [
+        errors.Problem(
+            "/files",
+            "erased-content",
+            f"sample {sample_id[:64]!r} has the content of a sample that was erased on request; "
+            "expected it to be left out",
+        )
+        for sample_id in itertools.islice(names, MAX_ERRORS)
     ]
 
 

@@ -20,12 +20,14 @@ UNLEARNING = "unlearning"
 INGESTION = "ingestion"
 VALIDATION = "validation"
 AUDIT = "audit"
+DISPOSAL = "disposal"
 
 _QUEUE = {
     UNLEARNING: queue.UNLEARNING,
     AUDIT: queue.UNLEARNING,
     INGESTION: queue.HOUSEKEEPING,
     VALIDATION: queue.HOUSEKEEPING,
+    DISPOSAL: queue.HOUSEKEEPING,
 }
 # A duty to forget is due within months: an audit queued today stays behind one that comes later.
 _PATIENCE = {AUDIT: datetime.timedelta(days=36_525)}
@@ -119,6 +121,18 @@ def _claimable(
         )
         .exists()
     )
+    # Of two queues that work on one line neither may keep the other from it for ever.
+    more_urgent_elsewhere = (
+        sa.select(other.id)
+        .where(
+            other.line == job.line,
+            other.queue != job.queue,
+            other.status == "queued",
+            other.not_before <= now,
+            other.due_at < job.due_at,
+        )
+        .exists()
+    )
     return (
         job.queue == queue_name,
         sa.or_(
@@ -126,6 +140,7 @@ def _claimable(
             sa.and_(job.status == "running", job.lease_expires_at < now),
         ),
         ~line_is_busy,
+        ~more_urgent_elsewhere,
     )
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
 from salun_core import phrases, specs
-from service import concepts, errors, families, models, tables
+from service import concepts, errors, families, models, tables, tombstones
 
 TRAIN = "train"
 MAX_PROBLEMS = 20
@@ -201,7 +201,10 @@ def count_erasures(
 
 
 def forgotten_labels(session: orm.Session, model: tables.Model) -> tuple[int, ...]:
-    """Classes of which no training sample is left after the completed erasures."""
+    """Classes of which no training sample is left after the completed erasures.
+
+    Of those that were deleted since only tombstones tell.
+    """
     sample, erasure = tables.Sample, tables.Erasure
     erased = sa.and_(
         erasure.model_id == model.id,
@@ -220,7 +223,17 @@ def forgotten_labels(session: orm.Session, model: tables.Model) -> tuple[int, ..
         .having(sa.func.count() == sa.func.count(erasure.sample_id))
         .order_by(sample.label)
     )
-    return tuple(label for (label,) in rows if label is not None)
+    forgotten = {label for (label,) in rows if label is not None}
+    stone = tables.Tombstone
+    left = sa.exists().where(
+        sample.dataset_id == model.dataset_id, sample.split == TRAIN, sample.label == stone.label
+    )
+    deleted = session.scalars(
+        sa.select(stone.label)
+        .where(stone.dataset_id == model.dataset_id, stone.label.is_not(None), ~left)
+        .distinct()
+    )
+    return tuple(sorted(forgotten.union(label for label in deleted if label is not None)))
 
 
 def any_of_other_labels(
@@ -237,25 +250,28 @@ def any_of_other_labels(
 
 
 def forgotten_digest(session: orm.Session, model: tables.Model) -> str | None:
-    """SHA-256 over the sorted content hashes of all that was erased; ``None`` when nothing was.
+    """SHA-256 over the sorted content marks of all that was erased; ``None`` when nothing was.
 
-    Hashes of concepts come after those of samples. Content hashes, not ids: the digest stands in a
-    public manifest.
+    Hashes of concepts come after those of samples. The digest stands in a public manifest: marks
+    are keyed, so that nobody can try by it whether a picture was erased, and they stay when the
+    pictures are deleted.
     """
-    hashes = session.scalars(
-        sa.select(tables.Sample.content_hash)
-        .join(tables.Erasure, tables.Erasure.sample_id == tables.Sample.sample_id)
-        .where(
-            tables.Erasure.model_id == model.id,
-            tables.Erasure.version.is_not(None),
-            tables.Sample.dataset_id == model.dataset_id,
-        )
-        .order_by(tables.Sample.content_hash)
+    erasure, sample, stone = tables.Erasure, tables.Sample, tables.Tombstone
+    is_erased = sa.and_(erasure.model_id == model.id, erasure.version.is_not(None))
+    stored = session.scalars(
+        sa.select(sample.content_hash)
+        .join(erasure, erasure.sample_id == sample.sample_id)
+        .where(is_erased, sample.dataset_id == model.dataset_id)
     )
-    digest, empty = hashlib.sha256(), True
-    for content_hash in hashes:
-        digest.update(content_hash)
-        empty = False
+    deleted = session.scalars(
+        sa.select(stone.content_mark)
+        .join(erasure, erasure.sample_id == stone.sample_mark)
+        .where(is_erased, stone.dataset_id == model.dataset_id)
+    )
+    marks = sorted([*map(tombstones.of_content, stored), *deleted])
+    digest, empty = hashlib.sha256(), not marks
+    for mark in marks:
+        digest.update(mark)
     erased = tables.ConceptErasure
     for concept in concepts.targets(
         session, sa.and_(erased.model_id == model.id, erased.version.is_not(None))
@@ -278,10 +294,16 @@ def _samples(
 ) -> tuple[dict[str, int | None], list[errors.Problem]]:
     rows = session.execute(_SAMPLES, {"dataset": dataset.id, "ids": list(target.ids)}).all()
     found = {row.sample_id: row.label for row in rows if row.split == TRAIN}
+    gone: dict[str, str] = {}
+    if len(rows) < len(target.ids):
+        named = {row.sample_id for row in rows}
+        rest = [sample_id for sample_id in target.ids if sample_id not in named]
+        gone = tombstones.known(session, dataset.id, rest)
+        found |= dict.fromkeys(gone.values())
     elsewhere = {row.sample_id: row.split for row in rows if row.split != TRAIN}
     problems = []
     for index, sample_id in enumerate(target.ids):
-        if sample_id in found:
+        if sample_id in found or sample_id in gone:
             continue
         where = f"{pointer}/ids/{index}"
         if sample_id in elsewhere:
@@ -309,6 +331,7 @@ def _class(
         return {}, [errors.Problem(f"{pointer}/label", "unknown-class", detail)]
     label = dataset.label_names.index(target.label)
     found = _trained(session, dataset.id, tables.Sample.label == label)
+    found |= _gone(session, dataset, tables.Tombstone.label == label)
     if not found:
         detail = f"no training sample of dataset {dataset.name!r} has label {target.label!r}"
         return {}, [errors.Problem(f"{pointer}/label", "unknown-class", detail)]
@@ -341,10 +364,19 @@ def _subject(
     session: orm.Session, dataset: tables.Dataset, target: specs.SubjectTarget, pointer: str
 ) -> tuple[dict[str, int | None], list[errors.Problem]]:
     found = _trained(session, dataset.id, tables.Sample.subject_id == target.subject_id)
+    mark = tombstones.of_subject(dataset.id, target.subject_id)
+    found |= _gone(session, dataset, tables.Tombstone.subject_mark == mark)
     if not found:
         detail = f"no training sample of dataset {dataset.name!r} has that subject_id"
         return {}, [errors.Problem(f"{pointer}/subject_id", "unknown-subject", detail)]
     return found, []
+
+
+def _gone(
+    session: orm.Session, dataset: tables.Dataset, condition: sa.ColumnElement[bool]
+) -> dict[str, int | None]:
+    """Marks of samples that were deleted after they were erased; they need no label any more."""
+    return dict.fromkeys(tombstones.marked_samples(session, dataset.id, condition))
 
 
 def _trained(

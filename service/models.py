@@ -41,6 +41,8 @@ class ModelPolicy(specs.Spec):
     ``composition`` says what the next version is made from (see ``service.composing``), with at
     most ``max_chain`` links of a chain; beyond ``max_drift``, the test accuracy lost since the
     first anchor, retraining is tried first.
+    A version that an alias left and that remembers more is revoked after ``grace_seconds``; what
+    was erased, and revoked versions, are deleted after ``proof_window_seconds``.
     ``sampling`` is how a generator is served, and so how it is verified.
     """
 
@@ -52,11 +54,13 @@ class ModelPolicy(specs.Spec):
     batch_window_seconds: Annotated[float, pydantic.Field(ge=0.0)] | None = None
     max_batch_requests: Annotated[int, pydantic.Field(ge=1)] = 100_000
     max_batch_share: Annotated[float, pydantic.Field(gt=0.0, le=1.0)] = 0.25
-    deadline_margin_seconds: Annotated[float, pydantic.Field(ge=0.0)] = 86_400.0
+    deadline_margin_seconds: Annotated[float, pydantic.Field(ge=0.0)] = 10 * 86_400.0
     max_batch_splits: Annotated[int, pydantic.Field(ge=0)] = 16
     composition: Literal["reanchor", "chain"] = "reanchor"
     max_chain: Annotated[int, pydantic.Field(ge=1)] = 3
     max_drift: Annotated[float, pydantic.Field(ge=0.0, le=1.0)] = 0.03
+    grace_seconds: Annotated[float, pydantic.Field(ge=0.0)] = 7 * 86_400.0
+    proof_window_seconds: Annotated[float, pydantic.Field(ge=0.0)] = 30 * 86_400.0
     acceptance: gates.AcceptancePolicy = gates.AcceptancePolicy()
     sampling: generation_specs.Sampling = generation_specs.Sampling()
 

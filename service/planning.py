@@ -4,6 +4,7 @@ Later attempts read the same plan, so a resumed job ends in the same bits as an 
 """
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
@@ -188,7 +189,10 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
         withheld_ids=_named(
             session,
             model,
-            sa.and_(tables.Erasure.version.is_(None), tables.Erasure.batch_id != batch.id),
+            sa.and_(
+                tables.Erasure.version.is_(None),
+                tables.Erasure.batch_id.in_(_about_to_be_served(batch)),
+            ),
         ),
         excluded_labels=excluded,
         target_digest=ledger.ids_digest([*forget_ids, *(one.concept for one in targets)]),
@@ -241,6 +245,21 @@ def _ladder(
         return affordable, None
     first = ladder[0].model_dump(include={"epochs", "steps"})
     return affordable, first
+
+
+def _about_to_be_served(batch: tables.Batch) -> sa.Select[uuid.UUID]:
+    """Other batches whose samples the job is not to train on.
+
+    Not those under suspicion: where a batch failed because of what another part of it names, every
+    part would fail that goes without the same. Until somebody has decided, the model keeps it.
+    """
+    other = tables.Batch
+    return sa.select(other.id).where(
+        other.model_id == batch.model_id,
+        other.id != batch.id,
+        other.parent_id.is_(None),
+        other.state != "blocked",
+    )
 
 
 def _named(

@@ -157,9 +157,22 @@ def cache_root() -> Path:
 
 def cache_of(digests: Sequence[str]) -> Path:
     """The folder for what was computed from these files, in this order; made on first use."""
-    folder = cache_root() / hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    folder = root() / cache_name(digests)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def cache_name(digests: Sequence[str]) -> str:
+    """The path below the data folder of what was computed from these files."""
+    joined = "\n".join(digests).encode()
+    return f"cache/{hashlib.sha256(joined).hexdigest()}"
+
+
+def listing() -> set[str]:
+    """What is in the store: digests of content, and names of what was computed from files."""
+    contents = {path.name for path in (root() / "blobs").glob("*/*")}
+    computed = {f"cache/{path.name}" for path in cache_root().glob("*")}
+    return contents | computed
 
 
 def _sync_folder(folder: Path) -> None:
@@ -170,6 +183,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def remove(digest: str) -> None:
-    """Drop content that nothing refers to any more (a checkpoint that was replaced)."""
-    path_of(digest).unlink(missing_ok=True)
+def remove(name: str) -> None:
+    """Drop content that nothing refers to any more, or a name of :func:`cache_name`."""
+    if name.startswith("cache/"):
+        shutil.rmtree(root() / name, ignore_errors=True)
+        return
+    path_of(name).unlink(missing_ok=True)

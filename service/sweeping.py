@@ -6,7 +6,17 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import database, deadlines, jobs, queue, sealing, settings, tables
+from service import (
+    database,
+    deadlines,
+    destruction,
+    disposal,
+    jobs,
+    queue,
+    sealing,
+    settings,
+    tables,
+)
 
 KEEP_SENT_DAYS = 1
 KEEP_IDEMPOTENCY_DAYS = 30
@@ -14,10 +24,11 @@ KEEP_IDEMPOTENCY_DAYS = 30
 
 @dataclass(frozen=True)
 class Swept:
-    """How many batches were sealed, deadlines alarmed, jobs hinted again, messages sent."""
+    """How much of each kind was done: batches sealed, deadlines told, content destroyed …"""
 
     sealed: int
     alarmed: int
+    destroyed: int
     hinted: int
     sent: int
 
@@ -29,6 +40,10 @@ def sweep() -> Swept:
     with database.transaction() as session:
         alarmed = deadlines.alarm(session)
     with database.transaction() as session:
+        disposal.enqueue_due(session)
+    with database.transaction() as session:
+        destroyed = destruction.destroy(session)
+    with database.transaction() as session:
         waiting = jobs.unclaimed(session, older_than_seconds=settings.load().sweep_seconds)
         for job in waiting:
             jobs.hint(session, job)
@@ -37,7 +52,7 @@ def sweep() -> Swept:
     sent = 0
     while count := queue.relay():
         sent += count
-    return Swept(sealed, alarmed, len(waiting), sent)
+    return Swept(sealed, alarmed, destroyed, len(waiting), sent)
 
 
 def _drop_old_rows(session: orm.Session) -> None:

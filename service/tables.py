@@ -127,6 +127,27 @@ class Sample(Base):
     row_index: orm.Mapped[int]
 
 
+class Tombstone(Base):
+    """What is left of an erased sample: keyed hashes and its label, see ``service.tombstones``."""
+
+    __tablename__ = "tombstone"
+    __table_args__ = (sa.Index(None, "dataset_id", "subject_mark"),)
+    dataset_id: orm.Mapped[uuid.UUID] = _to("dataset.id", primary_key=True)
+    sample_mark: orm.Mapped[str] = orm.mapped_column(primary_key=True)
+    subject_mark: orm.Mapped[str | None]
+    content_mark: orm.Mapped[bytes] = orm.mapped_column(index=True)
+    label: orm.Mapped[int | None]
+    created_at: orm.Mapped[datetime.datetime] = _created()
+
+
+class Condemned(Base):
+    """Content that shall leave the store once nothing needs it and nobody reads it any more."""
+
+    __tablename__ = "condemned"
+    digest: orm.Mapped[str] = orm.mapped_column(primary_key=True)
+    created_at: orm.Mapped[datetime.datetime] = _created()
+
+
 class Judge(Base):
     """The net that says what a generator draws, trained on a dataset; kept for later jobs.
 
@@ -178,6 +199,8 @@ class Version(Base):
     published_at: orm.Mapped[datetime.datetime | None]
     revoked_at: orm.Mapped[datetime.datetime | None]
     revoke_reason: orm.Mapped[str | None]
+    superseded_at: orm.Mapped[datetime.datetime | None]
+    purged_at: orm.Mapped[datetime.datetime | None]
 
 
 class VersionFile(Base):

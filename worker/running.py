@@ -10,7 +10,7 @@ from redis import exceptions as redis_exceptions
 
 from salun_core import errors as core_errors
 from service import cancellation, database, errors, jobs, queue
-from worker import auditing, endings, ingesting, leases, pipeline, validating
+from worker import auditing, disposing, endings, ingesting, leases, pipeline, validating
 
 _log = logging.getLogger("salun.worker")
 RETRY_SECONDS = 1.0
@@ -21,6 +21,7 @@ _WORK: Mapping[str, Work] = {
     jobs.INGESTION: ingesting.run,
     jobs.VALIDATION: validating.run,
     jobs.AUDIT: auditing.run,
+    jobs.DISPOSAL: disposing.run,
 }
 
 

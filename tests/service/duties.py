@@ -1,7 +1,7 @@
 """Callers, a model over small rows of a ledger, and demands, for tests of the service layer."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,15 +21,15 @@ def new_caller(name: str = "caller") -> api_keys.Caller:
         return api_keys.Caller(row.id, row.name, frozenset(row.scopes))
 
 
-def new_model(policy: dict[str, Any], name: str = "net") -> str:
-    """A model with a head version over 240 training samples of two classes."""
+def new_model(policy: Mapping[str, Any], name: str = "net", count: int = SAMPLES) -> str:
+    """A model with a head version over training samples of two classes."""
     with database.transaction() as session:
         dataset = tables.Dataset(
             name=f"data-of-{name}",
             files=[],
             status="ready",
-            rows=SAMPLES,
-            splits={"train": SAMPLES},
+            rows=count,
+            splits={"train": count},
             label_names=list(LABELS),
         )
         session.add(dataset)
@@ -46,10 +46,10 @@ def new_model(policy: dict[str, Any], name: str = "net") -> str:
                 row_group=0,
                 row_index=index,
             )
-            for index in range(SAMPLES)
+            for index in range(count)
         )
         row = tables.Model(
-            name=name, family="classifier", dataset_id=dataset.id, policy=policy, head=1
+            name=name, family="classifier", dataset_id=dataset.id, policy=dict(policy), head=1
         )
         session.add(row)
         session.flush()

@@ -51,7 +51,9 @@ def test_a_batch_is_sealed_when_its_most_urgent_member_must_begin(
     caller: api_keys.Caller,
 ) -> None:
     """Jobs of 2 hours, 3 attempts, a margin of a day: 30 hours before the due date, not 31."""
-    model = duties.new_model({"batch_window_seconds": 90 * 86_400.0})
+    model = duties.new_model(
+        {"batch_window_seconds": 90 * 86_400.0, "deadline_margin_seconds": 86_400.0}
+    )
     duties.finished_job(model, 7200)
     urgent = duties.submit(caller, model, duties.samples("s1"))
     duties.submit(caller, model, duties.samples("s2"))

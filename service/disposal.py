@@ -1,0 +1,254 @@
+"""After the proof window: versions that remember, and the erased samples themselves, are deleted.
+
+One job a model, on the model's line, so that no unlearning runs meanwhile. What a version was
+measured on must stay until then: gates look at earlier erasures, and a run from the anchor forgets
+them anew. Afterwards tombstones remain (:mod:`service.tombstones`).
+"""
+
+import datetime
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from service import (
+    aliases,
+    destruction,
+    jobs,
+    models,
+    pace,
+    rewriting,
+    tables,
+    telling,
+    tombstones,
+    versions,
+)
+
+_REASON = "superseded by a version that has forgotten more"
+
+
+def enqueue_due(session: orm.Session) -> int:
+    """Queue a disposal for every model that has something due and none under way; how many."""
+    queued = 0
+    for model in session.scalars(sa.select(tables.Model).order_by(tables.Model.id)).all():
+        under_way = sa.select(tables.Job.id).where(
+            tables.Job.kind == jobs.DISPOSAL,
+            tables.Job.subject_id == model.id,
+            tables.Job.status.in_(("queued", "running")),
+        )
+        if session.scalar(under_way.limit(1)) is None and _has_due(session, model):
+            jobs.enqueue(session, jobs.DISPOSAL, line=pace.line_of(model.id), subject_id=model.id)
+            queued += 1
+    return queued
+
+
+def revoke_superseded(session: orm.Session, model: tables.Model) -> list[int]:
+    """Refuse (410) versions that no alias points at, whose grace is over and that remember more."""
+    revoked = []
+    for version in session.scalars(_superseded(model)).all():
+        if aliases.missing_erasures(session, model, version):
+            versions.revoke(session, "worker", model, version.number, _REASON)
+            revoked.append(version.number)
+    return revoked
+
+
+def purge_versions(session: orm.Session, model: tables.Model) -> list[int]:
+    """Give up the files of versions revoked long enough ago, and of those that never passed.
+
+    With a version go the artifacts of the job that made it: masks, plans, shadow nets' outputs. Its
+    row, manifest and report stay.
+    """
+    due = session.scalars(_purgeable(model)).all()
+    for version in due:
+        version.state = "purged"
+        version.purged_at = sa.func.clock_timestamp()
+        session.flush()
+        gone = sa.delete(tables.VersionFile).where(tables.VersionFile.version_id == version.id)
+        digests = session.scalars(gone.returning(tables.VersionFile.digest)).all()
+        destruction.condemn(session, [*digests, *_artifacts_of(session, version)])
+        telling.audit(session, "worker", "version.purge", version.id, number=version.number)
+    return [version.number for version in due]
+
+
+def erase_samples(session: orm.Session, model: tables.Model) -> int:
+    """Delete the bytes and the ledger's rows of samples that every model over them has erased.
+
+    Needs that no job of another model over the same data runs or is half done: returns 0 then, and
+    the next sweep asks again. Returns how many samples are gone.
+    """
+    dataset = session.get_one(tables.Dataset, model.dataset_id, with_for_update=True)
+    if _others_at_work(session, model):
+        return 0
+    due = session.scalars(_erasable(model)).all()
+    if not due:
+        return 0
+    before = list(dataset.files)
+    names = [sample.sample_id for sample in due]
+    marks = {name: tombstones.of_sample(dataset.id, name) for name in names}
+    session.add_all(
+        tables.Tombstone(
+            dataset_id=dataset.id,
+            sample_mark=marks[sample.sample_id],
+            subject_mark=None
+            if sample.subject_id is None
+            else tombstones.of_subject(dataset.id, sample.subject_id),
+            content_mark=tombstones.of_content(sample.content_hash),
+            label=sample.label,
+        )
+        for sample in due
+    )
+    session.flush()
+    rewriting.drop_rows(session, dataset, due)
+    _rename(session, dataset.id, marks)
+    destruction.condemn(session, set(before) - set(dataset.files))
+    destruction.condemn_cache(session, before)
+    telling.audit(session, "worker", "samples.erase", dataset.id, samples=len(due))
+    return len(due)
+
+
+def _has_due(session: orm.Session, model: tables.Model) -> bool:
+    for due in (_purgeable(model), _erasable(model)):
+        if session.scalars(due.order_by(None).limit(1)).first() is not None:
+            return True
+    return any(
+        aliases.missing_erasures(session, model, version)
+        for version in session.scalars(_superseded(model))
+    )
+
+
+def _superseded(model: tables.Model) -> sa.Select[tables.Version]:
+    grace = datetime.timedelta(seconds=models.policy_of(model).grace_seconds)
+    version = tables.Version
+    pointed_at = sa.select(tables.Alias.version).where(tables.Alias.model_id == model.id)
+    return sa.select(version).where(
+        version.model_id == model.id,
+        version.state == "superseded",
+        version.superseded_at < sa.func.clock_timestamp() - grace,
+        version.number.not_in(pointed_at),
+    )
+
+
+def _purgeable(model: tables.Model) -> sa.Select[tables.Version]:
+    version = tables.Version
+    before = sa.func.clock_timestamp() - _window(model)
+    failed = sa.and_(
+        version.state == "staged", version.report.is_not(None), version.created_at < before
+    )
+    revoked = sa.and_(version.state == "revoked", version.revoked_at < before)
+    return sa.select(version).where(
+        version.model_id == model.id,
+        sa.or_(failed, revoked),
+        version.number != (model.head or 0),
+    )
+
+
+def _erasable(model: tables.Model) -> sa.Select[tables.Sample]:
+    """Samples that this model erased long enough ago, and every other model over them too."""
+    sample, erasure = tables.Sample, tables.Erasure
+    before = sa.func.clock_timestamp() - _window(model)
+    others = orm.aliased(tables.Model)
+    theirs = orm.aliased(tables.Erasure)
+    remembered = sa.exists().where(
+        others.dataset_id == model.dataset_id,
+        others.head.is_not(None),
+        ~sa.exists().where(
+            theirs.model_id == others.id,
+            theirs.sample_id == sample.sample_id,
+            theirs.version.is_not(None),
+            theirs.erased_at < before,
+        ),
+    )
+    return (
+        sa.select(sample)
+        .join(erasure, erasure.sample_id == sample.sample_id)
+        .where(
+            sample.dataset_id == model.dataset_id,
+            erasure.model_id == model.id,
+            erasure.version.is_not(None),
+            erasure.erased_at < before,
+            ~remembered,
+        )
+        .order_by(sample.file_index, sample.row_group, sample.row_index)
+    )
+
+
+def _window(model: tables.Model) -> datetime.timedelta:
+    return datetime.timedelta(seconds=models.policy_of(model).proof_window_seconds)
+
+
+def _others_at_work(session: orm.Session, model: tables.Model) -> bool:
+    """Whether a job over the same data runs, or waits in the midst of its work."""
+    lines = [
+        pace.line_of(model_id)
+        for model_id in session.scalars(
+            sa.select(tables.Model.id).where(tables.Model.dataset_id == model.dataset_id)
+        )
+    ]
+    job = tables.Job
+    busy = sa.select(job.id).where(
+        job.line.in_(lines),
+        job.kind != jobs.DISPOSAL,
+        sa.or_(
+            job.status == "running",
+            sa.and_(job.status == "queued", job.inputs.is_not(None)),
+        ),
+    )
+    return session.scalar(busy.limit(1)) is not None
+
+
+def _artifacts_of(session: orm.Session, version: tables.Version) -> list[str]:
+    found: list[str] = []
+    if version.job_id is not None:
+        steps = sa.select(tables.JobStep.artifact_digest).where(
+            tables.JobStep.job_id == version.job_id
+        )
+        found += session.scalars(steps)
+        job = session.get_one(tables.Job, version.job_id)
+        found += [job.inputs["plan"]] if job.inputs else []
+    pairs = sa.delete(tables.ShadowPair).where(tables.ShadowPair.base_version_id == version.id)
+    found += session.scalars(pairs.returning(tables.ShadowPair.artifact_digest))
+    return found
+
+
+def _rename(session: orm.Session, dataset_id: uuid.UUID, marks: dict[str, str]) -> None:
+    """Ids become marks wherever they stand: erasures, requests, the bodies of requests."""
+    named = {"old": list(marks), "new": list(marks.values()), "dataset": dataset_id}
+    pairs = "(SELECT unnest(CAST(:old AS text[])) AS old, unnest(CAST(:new AS text[])) AS new) p"
+    of_dataset = "(SELECT id FROM model WHERE dataset_id = :dataset)"
+    session.execute(
+        sa.text(
+            f"UPDATE erasure e SET sample_id = p.new FROM {pairs} "  # noqa: S608 - constants
+            f"WHERE e.sample_id = p.old AND e.model_id IN {of_dataset}"
+        ),
+        named,
+    )
+    requests: Sequence[uuid.UUID] = session.scalars(
+        sa.text(
+            f"UPDATE request_sample s SET sample_id = p.new FROM {pairs}, forget_request r "  # noqa: S608
+            f"WHERE s.sample_id = p.old AND r.id = s.request_id AND r.model_id IN {of_dataset} "
+            "RETURNING s.request_id"
+        ),
+        named,
+    ).all()
+    for request in session.scalars(
+        sa.select(tables.ForgetRequest).where(tables.ForgetRequest.id.in_(set(requests)))
+    ):
+        request.body = {
+            **request.body,
+            "targets": [
+                _marked(dataset_id, target, marks) for target in request.body.get("targets", [])
+            ],
+        }
+
+
+def _marked(dataset_id: uuid.UUID, target: dict[str, Any], marks: dict[str, str]) -> dict[str, Any]:
+    """A target without the ids of what is gone."""
+    match target["kind"]:
+        case "sample":
+            return {**target, "ids": [marks.get(name, name) for name in target["ids"]]}
+        case "subject":
+            return {**target, "subject_id": tombstones.of_subject(dataset_id, target["subject_id"])}
+        case _:
+            return target

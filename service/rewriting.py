@@ -1,0 +1,74 @@
+"""Parquet files of a dataset without some of their rows; the ledger follows in one transaction."""
+
+import itertools
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from service import storage, tables
+
+# What stays keeps its order, so its new place is its rank among what stays.
+_PLACES = sa.text(
+    "WITH placed AS (SELECT sample_id, "
+    "dense_rank() OVER (ORDER BY row_group) - 1 AS new_group, "
+    "row_number() OVER (PARTITION BY row_group ORDER BY row_index) - 1 AS new_index "
+    "FROM sample WHERE dataset_id = :dataset AND file_index = :file) "
+    "UPDATE sample s SET row_group = p.new_group, row_index = p.new_index FROM placed p "
+    "WHERE s.dataset_id = :dataset AND s.sample_id = p.sample_id"
+)
+
+
+def drop_rows(
+    session: orm.Session, dataset: tables.Dataset, samples: Sequence[tables.Sample]
+) -> None:
+    """Write the files anew without these samples, and drop their rows from the ledger.
+
+    One row group is in memory at a time. The old files are the caller's to give up.
+
+    Args:
+        session: its transaction makes the new files the dataset's.
+        dataset: locked.
+        samples: of this dataset, by file, row group and row.
+    """
+    files = list(dataset.files)
+    for file_index, in_file in itertools.groupby(samples, key=lambda one: one.file_index):
+        doomed: dict[int, set[int]] = {}
+        names = []
+        for one in in_file:
+            doomed.setdefault(one.row_group, set()).add(one.row_index)
+            names.append(one.sample_id)
+        stored = _without(storage.path_of(files[file_index]), doomed)
+        session.merge(tables.Blob(digest=stored.digest, size=stored.size))
+        files[file_index] = stored.digest
+        session.execute(
+            sa.delete(tables.Sample).where(
+                tables.Sample.dataset_id == dataset.id,
+                tables.Sample.sample_id == sa.any_(sa.literal(names, sa.ARRAY(sa.Text))),
+            )
+        )
+        session.execute(_PLACES, {"dataset": dataset.id, "file": file_index})
+    dataset.files = files
+    dataset.rows -= len(samples)
+    session.flush()
+
+
+def _without(path: Path, doomed: dict[int, set[int]]) -> storage.Stored:
+    source = pq.ParquetFile(path)
+    with tempfile.TemporaryDirectory(dir=storage.root() / "incoming") as folder:
+        target = Path(folder) / "rows.parquet"
+        with pq.ParquetWriter(target, source.schema_arrow) as writer:
+            for row_group in range(source.num_row_groups):
+                table = source.read_row_group(row_group)
+                gone = doomed.get(row_group, set())
+                if gone:
+                    table = table.filter(
+                        pa.array([row not in gone for row in range(table.num_rows)])
+                    )
+                if table.num_rows:
+                    writer.write_table(table, row_group_size=table.num_rows)
+        return storage.put_file(target)

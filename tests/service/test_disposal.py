@@ -1,0 +1,317 @@
+"""After the proof window: what is deleted, what remains, and what must not come back."""
+
+import datetime
+import io
+import json
+import uuid
+
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+
+from salun_core import specs
+from service import (
+    aliases,
+    api_keys,
+    artifacts,
+    database,
+    datasets,
+    destruction,
+    disposal,
+    errors,
+    forget_requests,
+    ingestion,
+    jobs,
+    ledger,
+    queue,
+    storage,
+    tables,
+    versions,
+)
+from tests import material
+from tests.service import duties
+
+pytestmark = pytest.mark.usefixtures("empty")
+NAME = "digits"
+POLICY = {"grace_seconds": 0.0, "proof_window_seconds": 3600.0, "budget": {"daily_share": None}}
+
+
+@pytest.fixture
+def caller() -> api_keys.Caller:
+    return duties.new_caller()
+
+
+def stored(data: bytes) -> str:
+    content = storage.put([data])
+    with database.transaction() as session:
+        session.merge(tables.Blob(digest=content.digest, size=content.size))
+    return content.digest
+
+
+def ingested(name: str, data: bytes) -> uuid.UUID:
+    digest = stored(data)
+    with database.transaction() as session:
+        dataset = tables.Dataset(name=name, files=[digest])
+        session.add(dataset)
+        session.flush()
+        ingestion.ingest(session, dataset, lambda *_: None)
+        return dataset.id
+
+
+@pytest.fixture
+def model() -> str:
+    """A model with one served version over the digits."""
+    dataset_id = ingested(NAME, material.parquet().data)
+    return over(dataset_id, NAME)
+
+
+def over(dataset_id: uuid.UUID, name: str) -> str:
+    with database.transaction() as session:
+        row = tables.Model(
+            name=name, family="classifier", dataset_id=dataset_id, policy=POLICY, head=1
+        )
+        session.add(row)
+        session.flush()
+        add_version(session, row)
+    return name
+
+
+def add_version(session: sa.orm.Session, model: tables.Model) -> tables.Version:
+    """The next version, served, with weights of its own."""
+    number = versions.next_number(session, model)
+    content = storage.put([f"weights of {model.name} {number}".encode()])
+    session.merge(tables.Blob(digest=content.digest, size=content.size))
+    session.flush()
+    file = artifacts.FileRef("model.safetensors", content.digest, content.size)
+    lineage = {"anchor": 1, "chain": [], "chain_length": 0, "forgets": list(range(1, number))}
+    version = versions.add(session, model, [file], lineage=lineage)
+    aliases.move(session, "test", model, "production", version)
+    model.head = number
+    return version
+
+
+def row_of(session: sa.orm.Session, name: str) -> tables.Model:
+    return session.scalars(sa.select(tables.Model).where(tables.Model.name == name)).one()
+
+
+def erase(caller: api_keys.Caller, model: str, *targets: specs.Target) -> uuid.UUID:
+    """A request, served by a version whose job is made up."""
+    request_id = duties.submit(caller, model, *targets)
+    with database.transaction() as session:
+        row = row_of(session, model)
+        version = add_version(session, row)
+        session.execute(
+            sa.update(tables.Erasure)
+            .where(tables.Erasure.model_id == row.id, tables.Erasure.version.is_(None))
+            .values(version=version.number, erased_at=sa.func.clock_timestamp())
+        )
+        session.execute(sa.update(tables.Job).values(status="succeeded"))
+        request = forget_requests.by_id(session, request_id)
+        request.status, request.result_version = "completed", version.number
+    return request_id
+
+
+def let_pass(**delta: float) -> None:
+    """Move everything that windows are counted from into the past."""
+    back = datetime.timedelta(**delta)
+    with database.transaction() as session:
+        for column in (
+            tables.Erasure.erased_at,
+            tables.Version.revoked_at,
+            tables.Version.superseded_at,
+        ):
+            session.execute(
+                sa.update(column.class_).where(column.is_not(None)).values({column: column - back})
+            )
+
+
+def dispose(model: str) -> tuple[list[int], list[int], int]:
+    with database.transaction() as session:
+        row = row_of(session, model)
+        return (
+            disposal.revoke_superseded(session, row),
+            disposal.purge_versions(session, row),
+            disposal.erase_samples(session, row),
+        )
+
+
+def destroy() -> int:
+    with database.transaction() as session:
+        return destruction.destroy(session)
+
+
+def samples_target(*ids: str) -> specs.SampleTarget:
+    return specs.SampleTarget(kind="sample", ids=ids)
+
+
+def rows_in_store(name: str) -> dict[str, bytes]:
+    """Sample id → encoded picture, read through the ledger's places."""
+    with database.transaction() as session:
+        dataset = datasets.by_name(session, name)
+        found = {}
+        for sample in session.scalars(
+            sa.select(tables.Sample).where(tables.Sample.dataset_id == dataset.id)
+        ):
+            file = pq.ParquetFile(storage.path_of(dataset.files[sample.file_index]))
+            table = file.read_row_group(sample.row_group, columns=["sample_id", "image"])
+            row = table.slice(sample.row_index, 1).to_pylist()[0]
+            assert row["sample_id"] == sample.sample_id
+            found[sample.sample_id] = row["image"]["bytes"]
+        return found
+
+
+def test_erased_rows_leave_the_files_and_the_others_keep_their_place(
+    caller: api_keys.Caller, model: str
+) -> None:
+    before = rows_in_store(NAME)
+    gone = [*material.train_ids()[:40], *material.train_ids()[600:620]]
+    erase(caller, model, samples_target(*gone))
+    assert dispose(model)[2] == 0  # the proof window is not over
+    let_pass(hours=2)
+    with database.transaction() as session:
+        old = datasets.by_name(session, NAME).files[0]
+    assert dispose(model)[2] == 60
+    after = rows_in_store(NAME)
+    assert after == {name: data for name, data in before.items() if name not in gone}
+    # The old file, the name of its decoded pictures, the weights of the version that remembered.
+    assert destroy() == 3
+    assert not storage.exists(old)
+    # Nothing of the pictures is in any file of the store.
+    contents = b"".join(path.read_bytes() for path in (storage.root() / "blobs").glob("*/*"))
+    tables_left = [
+        pq.read_table(io.BytesIO(path.read_bytes())).column("sample_id").to_pylist()
+        for path in (storage.root() / "blobs").glob("*/*")
+        if path.read_bytes()[:4] == b"PAR1"
+    ]
+    assert not set(gone) & {name for names in tables_left for name in names}
+    assert all(name.encode() not in contents for name in gone)
+
+
+def test_ids_become_marks_wherever_they_stood(caller: api_keys.Caller, model: str) -> None:
+    gone = material.train_ids()[:3]
+    erase(caller, model, samples_target(*gone))
+    person = next(row for row in material.rows()[10:] if row["subject_id"] is not None)
+    subject = specs.SubjectTarget(kind="subject", subject_id=person["subject_id"])
+    erase(caller, model, subject)
+    let_pass(hours=2)
+    dispose(model)
+    names = [*gone, str(person["subject_id"])]
+    with database.transaction() as session:
+        for table in tables.Base.metadata.sorted_tables:
+            if table.name in {"sample", "dataset"}:
+                continue  # samples that nobody erased have names
+            for row in session.execute(sa.select(table)).all():
+                said = json.dumps([str(value) for value in row])
+                assert not [name for name in names if f'"{name}"' in said or f"'{name}'" in said]
+
+
+def test_a_repeat_is_answered_at_once_and_the_digest_stays(
+    caller: api_keys.Caller, model: str
+) -> None:
+    gone = material.train_ids("seven")
+    label = specs.ClassTarget(kind="class", label="seven")
+    erase(caller, model, label)
+    with database.transaction() as session:
+        before = ledger.forgotten_digest(session, row_of(session, model))
+        labels = ledger.forgotten_labels(session, row_of(session, model))
+    let_pass(hours=2)
+    assert dispose(model)[2] == len(gone)
+    with database.transaction() as session:
+        assert ledger.forgotten_digest(session, row_of(session, model)) == before
+        assert ledger.forgotten_labels(session, row_of(session, model)) == labels != ()
+    for target in (label, samples_target(*gone[:5])):
+        found = duties.request(duties.submit(caller, model, target))
+        assert (found.status, found.result_version) == ("completed", 2)
+        assert found.already_erased == (len(gone) if target is label else 5)
+    with pytest.raises(errors.Invalid):
+        duties.submit(caller, model, samples_target("no-such-sample"))
+
+
+def test_erased_content_does_not_come_back(caller: api_keys.Caller, model: str) -> None:
+    gone = material.train_ids()[0]
+    erase(caller, model, samples_target(gone))
+    let_pass(hours=2)
+    dispose(model)
+    renamed = [
+        {**row, "sample_id": f"new-{index}"} for index, row in enumerate(material.rows()[:30])
+    ]
+    with pytest.raises(errors.Invalid) as refused:
+        ingested("again", material.parquet(renamed).data)
+    assert [problem.code for problem in refused.value.problems] == ["erased-content"]
+    assert "'new-0'" in refused.value.problems[0].detail
+    ingested("rest", material.parquet(renamed[1:]).data)
+
+
+def test_what_another_model_remembers_stays(caller: api_keys.Caller, model: str) -> None:
+    with database.transaction() as session:
+        dataset_id = row_of(session, model).dataset_id
+    other = over(dataset_id, "other")
+    gone = material.train_ids()[:5]
+    erase(caller, model, samples_target(*gone))
+    let_pass(hours=2)
+    assert dispose(model)[2] == 0
+    erase(caller, other, samples_target(*gone))
+    let_pass(hours=2)
+    assert dispose(model)[2] == 5
+
+
+def test_a_job_in_the_midst_of_its_work_is_not_robbed(caller: api_keys.Caller, model: str) -> None:
+    erase(caller, model, samples_target(*material.train_ids()[:5]))
+    let_pass(hours=2)
+    duties.submit(caller, model, samples_target(*material.train_ids()[5:9]))
+    claimed = jobs.claim(queue.UNLEARNING, "test")
+    assert claimed is not None
+    assert dispose(model)[2] == 0
+    with database.transaction() as session:
+        jobs.finish(session, jobs.hold(session, claimed), "succeeded", None)
+    assert dispose(model)[2] == 5
+
+
+def test_superseded_versions_are_revoked_then_purged(caller: api_keys.Caller, model: str) -> None:
+    erase(caller, model, samples_target(*material.train_ids()[:5]))
+    with database.transaction() as session:
+        first = versions.by_number(session, row_of(session, model), 1)
+        weights = versions.files_of(session, first)[0].digest
+    assert dispose(model)[:2] == ([1], [])
+    assert storage.exists(weights)  # proof, for an hour
+    assert destroy() == 0
+    let_pass(hours=2)
+    assert dispose(model)[:2] == ([], [1])
+    assert destroy() >= 1
+    assert not storage.exists(weights)
+    with database.transaction() as session:
+        row = row_of(session, model)
+        states = {version.number: version.state for version in versions.listing(session, row)}
+        entry = session.scalars(
+            sa.select(tables.AuditEntry).where(tables.AuditEntry.action == "content.destroy")
+        ).one()
+        first = versions.by_number(session, row, 1)
+        with pytest.raises(errors.Gone):
+            versions.refuse_revoked(row, first)
+    assert states == {1: "purged", 2: "published"}
+    assert entry.detail["left"] == []
+    assert entry.detail["files_in_store"] == len(storage.listing())
+
+
+def test_content_that_somebody_needs_is_not_destroyed(model: str) -> None:
+    with database.transaction() as session:
+        first = versions.by_number(session, row_of(session, model), 1)
+        digest = versions.files_of(session, first)[0].digest
+        needless = storage.put([b"nobody's"]).digest
+        destruction.condemn(session, [digest, needless])
+    assert destroy() == 1
+    assert storage.exists(digest)
+    assert not storage.exists(needless)
+
+
+def test_sweeps_queue_one_disposal_for_a_model(caller: api_keys.Caller, model: str) -> None:
+    def queued() -> int:
+        with database.transaction() as session:
+            return disposal.enqueue_due(session)
+
+    assert queued() == 0
+    erase(caller, model, samples_target(*material.train_ids()[:5]))
+    assert [queued(), queued()] == [1, 0]
+    claimed = jobs.claim(queue.HOUSEKEEPING, "test")
+    assert claimed is not None
+    assert claimed.kind == jobs.DISPOSAL
