@@ -15,7 +15,8 @@ from salun_core import architectures, errors, modes, progress, randomness, specs
 from salun_core.diffusion import data, judge
 from salun_core.diffusion import terms as vocabularies
 
-_STEPS = 800
+_STEPS, _FEWEST_STEPS = 800, 100
+_EPOCHS = 30  # where these are fewer steps
 _BATCH_SIZE = 64
 _LEARNING_RATE = 3e-3
 _WEIGHT_DECAY = 0.02
@@ -32,7 +33,7 @@ def train(
     *,
     exclusive: bool,
     seed: int = 0,
-    steps: int = _STEPS,
+    steps: int | None = None,
     report: progress.Progress = progress.silent,
     device: torch.device | str = "cpu",
 ) -> judge.Judge:
@@ -43,7 +44,7 @@ def train(
         holdout: never trained on; where it is empty a seeded tenth of ``captioned`` is held out.
         exclusive: whether the texts are class names.
         seed: of initialisation, order and augmentation.
-        steps: of 64 pictures.
+        steps: of 64 pictures; ``None``: 30 epochs, from 100 to 800 steps.
         report: called after every step.
         device: to train on; the judge stays there.
 
@@ -64,6 +65,9 @@ def train(
     with randomness.seeded(seed, "judge"):
         net = architectures.build(config).to(device)
     trained = judge.Judge(config, net, exclusive)
+    if steps is None:
+        whole = _EPOCHS * len(captioned) // _BATCH_SIZE
+        steps = min(_STEPS, max(_FEWEST_STEPS, whole))
     _fit(trained, captioned, seed, steps, report)
     return _checked(trained, holdout, seed)
 
