@@ -143,7 +143,7 @@ def test_what_is_drawn_and_shows_nothing_known_is_said_so() -> None:
     bar, frame = (ideal_models.picture("green", shape) for shape in ("bar", "frame"))
     with torch.no_grad():
         half = torch.cat([bar[:, :8], frame[:, 8:]], dim=1)
-        strange.denoiser.pictures[0] = half  # type: ignore[index,operator]
+        strange.denoiser.pictures[0] = half  # type: ignore[operator]
     found = verify_class(strange).report
     assert found.evidence["forget_goes_to"]["after"] == {judge.NOTHING: 1.0}
     assert found.evidence["judge"]["may_refuse"] is True
