@@ -207,8 +207,8 @@ def test_a_worker_killed_amid_unlearning_changes_no_bit(api: conftest.Api, capti
 
 
 def _step_of(request: dict[str, Any]) -> int:
-    progress = request["progress"] or {"step": 0}
-    return int(progress["step"]) if request["stage"] == "unlearning" else 0
+    progress = request["progress"] or {"stage": None}
+    return int(progress["step"]) if progress["stage"] == "unlearning" else 0
 
 
 def weights_of(api: conftest.Api, model: str, done: dict[str, Any]) -> str:
