@@ -1,10 +1,8 @@
 """Diffusion models through the whole service: registered, made to forget, pulled, opened."""
 
-import signal
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import huggingface_hub
@@ -17,7 +15,6 @@ from tests import conftest, generators, material
 
 QUICK = {"steps": 3, "forget_batch_size": 128, "retain_batch_size": 8, "density": 0.2}
 FEW = material.rows()[::3]
-LONG = {"steps": 120, "forget_batch_size": 16, "retain_batch_size": 16}
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 SAMPLING = {"steps": 2, "guidance_scale": 1.5, "images": 2}
 POLICY = {"acceptance": conftest.WIDE, "sampling": SAMPLING}
@@ -183,37 +180,6 @@ def test_samples_of_a_text_model_are_forgotten(api: conftest.Api, texts: str) ->
     assert done["status"] == "completed", done
     report = api.http.get(f"/v1/forget-requests/{done['id']}/report").json()
     assert report["metrics"]["forget_holdout_auc"]["value"] is not None
-
-
-def test_a_worker_killed_amid_unlearning_changes_no_bit(api: conftest.Api, captioned: str) -> None:
-    """Both models begin with the same folder; one job is killed after a checkpoint or two."""
-    target = {"kind": "concept", "concept": "red", "replacement": "green"}
-    ended = []
-    for is_killed in (False, True):
-        model = api.generator("text_to_image", captioned, generators.text_folder(), POLICY)
-        request = api.forget(model, target, method=LONG).json()
-        if is_killed:
-            path = f"/v1/forget-requests/{request['id']}"
-            seen = api.until(path, lambda found: _step_of(found) >= LONG["steps"] // 4)
-            pid = api.running.kill("worker", signal.SIGKILL)
-            assert _step_of(seen) < LONG["steps"]
-            api.running.wait_restarted("worker", pid)
-        done = api.ended(request["id"], seconds=300)
-        assert done["status"] == "completed", done
-        ended.append((api.http.get(f"/v1/jobs/{done['job_id']}").json()["attempts"], done, model))
-    (first, undisturbed, one), (second, killed, other) = ended
-    assert (first, second) == (1, 2)
-    assert weights_of(api, one, undisturbed) == weights_of(api, other, killed)
-
-
-def _step_of(request: dict[str, Any]) -> int:
-    progress = request["progress"] or {"stage": None}
-    return int(progress["step"]) if progress["stage"] == "unlearning" else 0
-
-
-def weights_of(api: conftest.Api, model: str, done: dict[str, Any]) -> str:
-    version = api.http.get(f"/v1/models/{model}/versions/{done['result_version']}").json()
-    return next(str(file["digest"]) for file in version["files"] if file["path"] == WEIGHTS)
 
 
 @pytest.mark.parametrize(
