@@ -19,7 +19,8 @@ from worker.families import generation
 
 STEPS, DIES_AT = 24, 17  # states are kept every third step
 PINNED = {
-    "steps": STEPS, "forget_batch_size": 64, "retain_batch_size": 8, "density": 0.2, "contrast": 0.0,
+    "steps": STEPS, "forget_batch_size": 64, "retain_batch_size": 8, "density": 0.2,
+    "contrast": 0.0,
 }  # fmt: skip
 
 
