@@ -107,7 +107,7 @@ def default_spec(
 _SALUN: Mapping[specs.ForgetKind, Mapping[str, Any]] = {
     "samples": {"targets": "matched"},
     "class": {
-        "targets": "spread", "steps": 120, "density": 0.25, "contrast": 1.0, "learning_rate": 1e-3,
+        "targets": "spread", "steps": 160, "density": 0.25, "contrast": 1.0, "learning_rate": 1e-3,
     },
     "concept": {
         "targets": "anchor",
