@@ -6,7 +6,8 @@ goes on. Activations are not among them: between two steps there are none.
 """
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -19,6 +20,12 @@ from salun_core.diffusion.unlearn import methods
 # the teacher is float32.
 _ALWAYS = 4 + 4 + 8 + 1 + 4
 _TEACHER, _AVERAGE = 4, 4
+# What is pinned, and whether a frozen teacher is asked.
+_RECIPES: Sequence[tuple[str, Mapping[str, Any], bool]] = (
+    ("targets anchor", {"targets": "anchor"}, True),
+    ("targets spread", {"targets": "spread"}, True),
+    ("gradient ascent", {"method": "gradient_ascent"}, False),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,14 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     subject = diffusion_step.Subject()
     found = []
-    for targets in ("anchor", "spread"):
+    for title, pinned, has_teacher in _RECIPES:
         for weight_average in (0.0, 0.95):
-            spec = generation_specs.GenerationSpec(
-                steps=3, targets=targets, weight_average=weight_average
+            spec = generation_specs.GenerationSpec.model_validate(
+                {"steps": 3, "weight_average": weight_average, **pinned}
             )
-            expected = _ALWAYS + _TEACHER * (targets == "anchor") + _AVERAGE * bool(weight_average)
+            expected = _ALWAYS + _TEACHER * has_teacher + _AVERAGE * bool(weight_average)
             counted = _counted(subject, spec) / subject.weight_count
-            name = f"{targets}, {'with' if weight_average else 'no'} moving average"
+            name = f"{title}, {'with' if weight_average else 'no'} moving average"
             found += [
                 figures.summarise(f"{name}: counted", "bytes a parameter", [counted]),
                 figures.summarise(
@@ -73,7 +80,9 @@ def _tensors_of(encoded: data.EncodedSet) -> list[torch.Tensor]:
 def _alive() -> dict[int, int]:
     """Bytes of every storage that a tensor holds, by address."""
     gc.collect()
-    found = [item for item in gc.get_objects() if isinstance(item, torch.Tensor)]
+    # By type: `isinstance` asks an object for its class, which lazily loaded modules answer by
+    # loading themselves.
+    found = [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor)]
     gradients = [tensor.grad for tensor in found if tensor.is_leaf and tensor.grad is not None]
     return _storages([*found, *gradients])
 

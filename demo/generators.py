@@ -7,6 +7,7 @@ net that this program trains itself looks at what it draws. Exit status 0 only i
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import shutil
@@ -26,12 +27,12 @@ from client import errors, http, reports
 from client.local import stack
 from demo import chapters, clean_digits, digits, ending, packs
 from demo.training import captions
-from salun_core.diffusion import data, judge_training
+from salun_core.diffusion import data, judge, judge_training
 
 HERE = Path(__file__).parent
 CLASS, CONCEPT, REPLACEMENT = "seven", "twemoji", "noto"
 DIGITS, ICONS = "digits", "icons"
-GUIDANCE = {DIGITS: 2.0, ICONS: 2.0}
+GUIDANCE = {DIGITS: 3.0, ICONS: 2.0}
 IMAGES = {DIGITS: 30, ICONS: 20}  # that the service draws of each thing to be judged
 PICTURES = 20  # of every kept class, or of every kept style and colour
 LEFT = 0.05  # share of pictures that may still show what was forgotten, errors aside
@@ -46,9 +47,12 @@ class Story(chapters.Chapters):
         self.console.rule("1  the service: PostgreSQL, Valkey, API, workers")
         digits.write_parquet(clean_digits.load(), self.out / "digits.parquet")
         with (
+            concurrent.futures.ThreadPoolExecutor(1) as beside,
             self.service(data_dir, port) as running,
             http.Api(running.base_url, running.admin_key) as api,
         ):
+            # While the service works: this program's own judges, which look at what is pulled.
+            judges = {name: beside.submit(_judge, name, self.out) for name in (DIGITS, ICONS)}
             self.console.rule("2  two models that draw, with the data they were trained on")
             self._register(api, DIGITS, "class_conditional_diffusion", self.out / "digits.parquet")
             self._register(api, ICONS, "text_to_image", HERE / "data" / "icons.parquet")
@@ -60,7 +64,8 @@ class Story(chapters.Chapters):
             self._forgotten(api, ICONS, concept)
             self.console.rule("5  pull what is served with stock diffusers, and look")
             for name in (DIGITS, ICONS):
-                self._compare(name, before[name], self._drawn(running, name, "after"))
+                after = self._drawn(running, name, "after")
+                self._compare(name, judges[name].result(), before[name], after)
 
     # --- chapters ---------------------------------------------------------------------------
 
@@ -106,12 +111,9 @@ class Story(chapters.Chapters):
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
 
-    def _compare(self, model: str, before: np.ndarray, after: np.ndarray) -> None:
-        with self.steps(f"training a judge on the {model}' data") as report:
-            train, unseen = _pictures(model, self.out)
-            looker = judge_training.train(
-                train, unseen, exclusive=model == DIGITS, seed=1, report=report
-            )
+    def _compare(
+        self, model: str, looker: judge.Judge, before: np.ndarray, after: np.ndarray
+    ) -> None:
         asked, gone = _asked(model), CLASS if model == DIGITS else CONCEPT
         right = {
             when: [
@@ -178,6 +180,12 @@ def _asked(model: str) -> list[str]:
         for place in range(PICTURES // 2)
     ]
     return styled + coloured
+
+
+def _judge(model: str, out: Path) -> judge.Judge:
+    """A judge of the model's data, of another seed than the service's."""
+    train, unseen = _pictures(model, out)
+    return judge_training.train(train, unseen, exclusive=model == DIGITS, seed=1)
 
 
 def _pictures(model: str, out: Path) -> tuple[data.CaptionedSet, data.CaptionedSet]:

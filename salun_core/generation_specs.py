@@ -106,7 +106,9 @@ def default_spec(
 # (`make bench-diffusion`).
 _SALUN: Mapping[specs.ForgetKind, Mapping[str, Any]] = {
     "samples": {"targets": "matched"},
-    "class": {"targets": "spread", "density": 0.25, "contrast": 1.0, "learning_rate": 1e-3},
+    "class": {
+        "targets": "spread", "steps": 160, "density": 0.25, "contrast": 1.0, "learning_rate": 1e-3,
+    },
     "concept": {
         "targets": "anchor",
         "learning_rate": 1e-3,
@@ -114,7 +116,7 @@ _SALUN: Mapping[specs.ForgetKind, Mapping[str, Any]] = {
         "retain_batch_size": 32,
         "retain_weight": 1.0,
     },
-}
+}  # fmt: skip
 # The papers' settings; the mask is no part of these methods, so each starts without one.
 _BARE: Mapping[str, Any] = {"mask": "none", "density": 1.0}
 _PAPERS: Mapping[str, Mapping[str, Any]] = {

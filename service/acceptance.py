@@ -71,6 +71,7 @@ _PREVIOUS: dict[str, Gate] = {
 }
 
 
+_SEEN = "recognised_before"
 _GENERATION: dict[str, Gate] = {
     "frozen_weights_unchanged": _UTILITY["frozen_weights_unchanged"],
     "retain_accuracy": Gate(tolerance=0.02, side="not_below"),
@@ -79,6 +80,8 @@ _GENERATION: dict[str, Gate] = {
 _GENERATED: dict[str, Gate] = {
     **_GENERATION,
     "unlearning_accuracy": Gate(tolerance=0.02, side="not_below", target=1.0),
+    # In the original's own pictures: who recognises less than half there cannot say it is gone.
+    _SEEN: Gate(tolerance=0.5, side="not_below", target=1.0, use_standard_error=False),
     "max_group_drop": Gate(tolerance=0.05, side="not_above", target=0.0),
     # Not every model is asked in words.
     "paraphrase_recall": Gate(tolerance=0.02, side="not_above", target=0.0, if_measurable=True),
@@ -182,6 +185,11 @@ def judge(report: specs.VerificationReport, policy: AcceptancePolicy) -> Verdict
     return Verdict(passed=not failures, metrics=judged, failures=tuple(failures))
 
 
+def is_blind(verdict: Verdict) -> bool:
+    """The judge did not see what should go even before: no recipe can change that."""
+    return _SEEN in verdict.metrics and verdict.metrics[_SEEN].passed is False
+
+
 def _applicable(report: specs.VerificationReport, policy: AcceptancePolicy) -> dict[str, Gate]:
     chosen, previous = _by_kind(report, policy)
     excused = report.evidence.get("not_measured", {}).keys() - report.metrics.keys()
@@ -237,7 +245,14 @@ def _describe(name: str, judged: Judged, gate: Gate | None) -> str:
         "not_above": f"at most {judged.target + judged.allowed:.4f}",
         "not_below": f"at least {judged.target - judged.allowed:.4f}",
     }
-    return f"{name}: got {judged.value:.4f}, expected {bounds[gate.side]}"
+    return f"{name}: got {judged.value:.4f}, expected {bounds[gate.side]}{_REASONS.get(name, '')}"
+
+
+_REASONS = {
+    _SEEN: "; the judge does not recognise what shall be forgotten in the pictures that the base "
+    "version draws of it, so it cannot say that it is gone: upload a judge that does "
+    "(judge/config.json and judge/model.safetensors)"
+}
 
 
 def _with_tolerances(gates: Gates, tolerances: Mapping[str, float]) -> dict[str, Gate]:

@@ -18,6 +18,7 @@ from service import (
     errors,
     fulfilment,
     jobs,
+    judges,
     ledger,
     models,
     splitting,
@@ -67,6 +68,7 @@ def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
         number = versions.next_number(session, model)
         if outcome.verdict.passed:
             _mark_erased(session, batch, number)
+            judges.drop(session, model.dataset_id)
         version = versions.add(
             session,
             model,

@@ -75,6 +75,10 @@ MEANINGS: Mapping[str, str] = {
     "resurfacing": (
         "How far the forgotten data comes back when the net is trained on without it; 0 is the aim."
     ),
+    "recognised_before": (
+        "Share of the base version's own pictures of it in which the judge recognises what shall "
+        "be forgotten: who does not see it there cannot miss it afterwards."
+    ),
     "max_group_drop": "The largest loss in any group of prompts that is kept.",
     "feature_distance": (
         "Fréchet distance between pictures for kept prompts before and after, on the judge net's "

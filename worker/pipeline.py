@@ -91,7 +91,7 @@ def _climb(
     plan: planning.Plan,
     policy: models.ModelPolicy,
 ) -> list[Tried]:
-    """Recipe after recipe, until a result passes or the policy's time is over.
+    """Recipe after recipe, until a result passes, none can, or the policy's time is over.
 
     Raises NonFiniteLossError when no recipe gave finite weights.
     """
@@ -107,7 +107,7 @@ def _climb(
             _log.warning("job %s: recipe %d diverged: %s", lease.claimed.job_id, rung, error)
             diverged = error
             continue
-        if tried[-1].verdict.passed:
+        if tried[-1].verdict.passed or acceptance.is_blind(tried[-1].verdict):
             break
     if not tried and diverged is not None:
         raise diverged

@@ -20,8 +20,8 @@ import torch
 from benchmarks import figures
 from benchmarks.diffusion import rivals, subjects
 from client import whole_files
-from salun_core import errors
-from salun_core.diffusion import verification
+from salun_core import errors, generation_specs, masks, weights
+from salun_core.diffusion import generator, verification
 from salun_core.diffusion.unlearn import methods
 
 _COLUMNS = {
@@ -78,24 +78,22 @@ def _rows(
             rival = rivals.RIVALS[key]
             if name not in rival.on or (key, seed) in done:
                 continue
-            row = _run(subjects.load(name, options.images), rival, seed)
+            kept = options.out / "nets" / f"{name}-{key}-{seed}"
+            row = _run(subjects.load(name, options.images), rival, seed, kept)
             console.print(f"{name} {seed} {rival.title}: {row.get('values') or row['failed']}")
             rows.append({"key": key, "seed": seed, "title": rival.title, **row})
             whole_files.write(path, json.dumps(rows, indent=1).encode() + b"\n")
     return rows
 
 
-def _run(subject: subjects.Subject, rival: rivals.Rival, seed: int) -> dict[str, Any]:
+def _run(subject: subjects.Subject, rival: rivals.Rival, seed: int, kept: Path) -> dict[str, Any]:
+    """Make the net, or take the one that an earlier run kept, and have it judged."""
     spec = rival.spec(subject, seed)
     original, unlearned = subject.model(), subject.model()
-    data = subject.task(original)
-    began = time.process_time()
     try:
-        mask = methods.mask_for(original, data, spec)
-        methods.unlearn(unlearned, data, mask, spec)
+        seconds, mask = _made(subject, original, unlearned, spec, kept)
     except errors.UnlearningError as error:
         return {"failed": str(error)}
-    seconds = time.process_time() - began
     verified = verification.verify(
         original,
         unlearned,
@@ -103,13 +101,48 @@ def _run(subject: subjects.Subject, rival: rivals.Rival, seed: int) -> dict[str,
         subject.asked(seed),
         verification.Subject(subject.kind, subject.family, mask, spec),
         subject.sampling,
-    ).report
+    )
+    for name, content in verified.pictures.items():
+        whole_files.write(kept.with_suffix(f".{name}.png"), content)
+    report = verified.report
     return {
         "seconds": seconds,
-        "values": {key: found.value for key, found in verified.metrics.items()},
-        "original": dict(verified.evidence["original"]),
-        "goes_to": dict(verified.evidence["forget_goes_to"]),
+        "values": {key: found.value for key, found in report.metrics.items()},
+        "original": dict(report.evidence["original"]),
+        "goes_to": dict(report.evidence["forget_goes_to"]),
+        "groups": dict(report.evidence["groups"]),
     }
+
+
+def _made(
+    subject: subjects.Subject,
+    original: generator.Generator,
+    unlearned: generator.Generator,
+    spec: generation_specs.GenerationSpec,
+    kept: Path,
+) -> tuple[float, masks.SaliencyMask | None]:
+    """Processor seconds of mask and unlearning, and the mask; the net is changed in place."""
+    told = kept.with_suffix(".json")
+    if told.exists():
+        tensors = weights.read(kept.with_suffix(".mask.safetensors"))
+        unlearned.denoiser.load_state_dict(weights.read(kept.with_suffix(".safetensors")))
+        seconds = float(json.loads(told.read_text())["seconds"])
+        return seconds, masks.SaliencyMask.from_tensors(tensors) if tensors else None
+    data = subject.task(original)
+    began = time.process_time()
+    mask = methods.mask_for(original, data, spec)
+    methods.unlearn(unlearned, data, mask, spec)
+    seconds = time.process_time() - began
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    weights.write(kept.with_suffix(".safetensors"), unlearned.denoiser.state_dict(), {})
+    weights.write(
+        kept.with_suffix(".mask.safetensors"),
+        {} if mask is None else mask.to_tensors(),
+        {"mask": "none" if mask is None else mask.kind},
+    )
+    record = {"seconds": seconds, "spec": spec.model_dump(mode="json")}
+    whole_files.write(told, json.dumps(record).encode())  # last: now the net is there whole
+    return seconds, mask
 
 
 def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -92,9 +92,11 @@ def recognised(
 
 
 def shares(judge: judges.Judge, answer: Answer) -> Mapping[str, float]:
-    """The share of the pictures that show each term, those that show up at all."""
-    means = answer.reading.told.double().mean(dim=0).tolist()
-    return {term: share for term, share in zip(judge.terms, means, strict=True) if share > 0.0}
+    """The share of the pictures that show each term, or nothing known, where it is not 0."""
+    told = answer.reading.told
+    means = [*told.double().mean(dim=0).tolist(), (~told.any(dim=1)).double().mean().item()]
+    names = (*judge.terms, judges.NOTHING)
+    return {name: share for name, share in zip(names, means, strict=True) if share > 0.0}
 
 
 def _null(generator: generators.Generator) -> torch.Tensor | None:

@@ -34,6 +34,7 @@ def all_measurements(
     found = _kept(own["kept"], original["kept"], judge, questions)
     if "forgotten" in hits:
         found["unlearning_accuracy"] = _gone(hits["forgotten"], questions.forgotten)
+        found["recognised_before"] = _seen(before["forgotten"], questions.forgotten)
     if "previous" in hits:
         found["previous_erasures"] = _gone(hits["previous"], questions.previous)
     if "paraphrases" in hits:
@@ -142,6 +143,19 @@ def _max_drop(
 def _gone(hits: torch.Tensor, asked: Sequence[asking.Question]) -> specs.Measurement:
     recalls = _by(hits, [question.subject for question in asked])
     return share(~hits, target=1.0).model_copy(update={"detail": {"recall_per_concept": recalls}})
+
+
+def _seen(hits: torch.Tensor, asked: Sequence[asking.Question]) -> specs.Measurement:
+    """How much of what must go the judge sees in the original's pictures: of the worst concept.
+
+    What it does not see there it cannot miss afterwards.
+    """
+    subjects = [question.subject for question in asked]
+    recalls = _by(hits, subjects)
+    worst = min(recalls, key=lambda subject: recalls[subject])
+    rows = torch.tensor([subject == worst for subject in subjects])
+    detail = {"concept": worst, "recall_per_concept": recalls}
+    return share(hits[rows], target=1.0).model_copy(update={"detail": detail})
 
 
 def _unasked(

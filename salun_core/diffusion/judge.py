@@ -3,6 +3,9 @@
 It is an ordinary image classifier, trained on the pictures that the model was trained on. Its
 outputs are *terms*: the classes of labelled data, which exclude each other, or words of captions,
 of which a picture may show several. What it cannot tell on pictures that it never saw is no term.
+
+A picture may show nothing that the judge knows. Words are told one by one, so none may be; a judge
+of classes has an output more for it, :data:`NOTHING`, which is no term.
 """
 
 import dataclasses
@@ -18,6 +21,7 @@ from torch.nn import functional
 from salun_core import architectures, errors, heads, modes, preprocessing, specs, weights
 from salun_core.diffusion import terms as vocabularies
 
+NOTHING = "none of these"  # the last label of a judge of classes that may refuse
 _BATCH_SIZE = 128
 _THRESHOLD = 0.5  # probability from which a word is told
 _FLOOR = 0.9  # balanced accuracy: below it a term is told, but not to be relied on
@@ -28,11 +32,12 @@ class Judge:
     """A net and what its outputs mean.
 
     Attributes:
-        config: of the net; ``label_names`` are the terms.
+        config: of the net; ``label_names`` are the terms, after them perhaps :data:`NOTHING`.
         net: in eval mode.
-        exclusive: whether a picture shows exactly one term.
+        exclusive: whether a picture shows one term at most.
         held_out: by term, how it did on pictures that it never saw: ``recall``, ``specificity``,
             ``precision``, ``balanced_accuracy``, ``n`` positives; empty for a judge that was given.
+            Of :data:`NOTHING` the positives are pictures made of two unseen ones.
         unknown: words of the captions that pictures do not tell, with their balanced accuracy.
     """
 
@@ -45,7 +50,13 @@ class Judge:
     @property
     def terms(self) -> tuple[str, ...]:
         """What it can recognise."""
-        return self.config.labels
+        labels = self.config.labels
+        return labels[:-1] if self.exclusive and labels[-1] == NOTHING else labels
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether it can say of a picture that it shows none of its terms."""
+        return not self.exclusive or len(self.terms) < len(self.config.labels)
 
     def terms_of(self, text: str) -> tuple[str, ...]:
         """What of a text it can recognise: a class by its name, otherwise every word it knows.
@@ -158,7 +169,8 @@ class Judge:
             probabilities = logits.sigmoid()
             return Reading(probabilities, probabilities >= _THRESHOLD, features)
         told = functional.one_hot(logits.argmax(dim=1), logits.shape[1]).bool()
-        return Reading(logits.softmax(dim=1), told, features)
+        count = len(self.terms)  # what remains may be that the picture shows none of them
+        return Reading(logits.softmax(dim=1)[:, :count], told[:, :count], features)
 
     def _record(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,9 @@
-"""Train a judge on a model's own training pictures, and ask it about pictures it never saw."""
+"""Train a judge on a model's own training pictures, and ask it about pictures it never saw.
+
+A judge of classes also learns what is none of them: a classifier that must choose is sure of
+anything. Nobody has such pictures, so they are made of two training pictures of different classes
+(:func:`neither`), as wrongly drawn ones look.
+"""
 
 import dataclasses
 import math
@@ -10,13 +15,15 @@ from salun_core import architectures, errors, modes, progress, randomness, specs
 from salun_core.diffusion import data, judge
 from salun_core.diffusion import terms as vocabularies
 
-_STEPS = 800
+_STEPS, _FEWEST_STEPS = 800, 100
+_EPOCHS = 30  # where these are fewer steps
 _BATCH_SIZE = 64
 _LEARNING_RATE = 3e-3
 _WEIGHT_DECAY = 0.02
 _LARGEST_SIDE = 64  # pixels: larger pictures are judged at this size
 _HELD_OUT_SHARE = 10  # one in so many, where nothing was held out
 _LEAST_TOLD = 0.7  # balanced accuracy: below it a word does not show in pictures
+_STRANGE_SHARE = 4  # of a batch one in so many is shown again as a picture of none of the classes
 _ANGLE, _SCALE, _SHIFT, _NOISE = 0.15, 0.1, 0.1, 0.05  # radians; shares of the side; std
 
 
@@ -26,7 +33,7 @@ def train(
     *,
     exclusive: bool,
     seed: int = 0,
-    steps: int = _STEPS,
+    steps: int | None = None,
     report: progress.Progress = progress.silent,
     device: torch.device | str = "cpu",
 ) -> judge.Judge:
@@ -37,7 +44,7 @@ def train(
         holdout: never trained on; where it is empty a seeded tenth of ``captioned`` is held out.
         exclusive: whether the texts are class names.
         seed: of initialisation, order and augmentation.
-        steps: of 64 pictures.
+        steps: of 64 pictures; ``None``: 30 epochs, from 100 to 800 steps.
         report: called after every step.
         device: to train on; the judge stays there.
 
@@ -53,12 +60,16 @@ def train(
         raise errors.InvalidDataError(
             f"got {len(terms)} terms in {len(texts)} texts, expected at least two to tell apart"
         )
-    config = _config(terms, captioned.pictures.shape[1:])
+    labels = (*terms, judge.NOTHING) if exclusive else terms
+    config = _config(labels, captioned.pictures.shape[1:])
     with randomness.seeded(seed, "judge"):
         net = architectures.build(config).to(device)
     trained = judge.Judge(config, net, exclusive)
+    if steps is None:
+        whole = _EPOCHS * len(captioned) // _BATCH_SIZE
+        steps = min(_STEPS, max(_FEWEST_STEPS, whole))
     _fit(trained, captioned, seed, steps, report)
-    return _checked(trained, holdout)
+    return _checked(trained, holdout, seed)
 
 
 def targets(texts: tuple[str, ...], terms: tuple[str, ...], *, exclusive: bool) -> torch.Tensor:
@@ -66,6 +77,23 @@ def targets(texts: tuple[str, ...], terms: tuple[str, ...], *, exclusive: bool) 
     if not exclusive:
         return vocabularies.present(texts, terms)
     return torch.tensor([[text == term for term in terms] for text in texts], dtype=torch.bool)
+
+
+def neither(pictures: torch.Tensor, others: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    """Pictures that are of no class, made of two of different classes; (N, C, H, W) each.
+
+    In turn: one laid over the other, the half of one beside the half of the other, and the four
+    quarters of one out of their places.
+    """
+    count, _, height, width = pictures.shape
+    signs = torch.randint(0, 2, (count, 1, 1, 1), generator=random).to(pictures.device)
+    laid = torch.where(signs == 1, pictures.maximum(others), pictures.minimum(others))
+    rows = torch.arange(height, device=pictures.device).view(1, 1, height, 1) < height // 2
+    columns = torch.arange(width, device=pictures.device).view(1, 1, 1, width) < width // 2
+    halves = torch.where(torch.where(signs == 1, rows, columns), pictures, others)
+    moved = torch.roll(pictures, (height // 2, width // 2), dims=(2, 3))
+    kinds = torch.arange(count, device=pictures.device).view(-1, 1, 1, 1) % 3
+    return torch.where(kinds == 0, laid, torch.where(kinds == 1, halves, moved))
 
 
 def _split(captioned: data.CaptionedSet, seed: int) -> tuple[data.CaptionedSet, data.CaptionedSet]:
@@ -106,21 +134,41 @@ def _fit(
     """AdamW with one cycle of the learning rate; rarer terms come more often than their share."""
     prepare, device = judge.Preparation(made.config), modes.device_of(made.net)
     net = made.net.to(memory_format=torch.channels_last).train()  # a third less time on a CPU
-    wanted = targets(captioned.texts, made.terms, exclusive=made.exclusive).float()
+    wanted = targets(captioned.texts, made.config.labels, exclusive=made.exclusive).float()
     optimizer = torch.optim.AdamW(net.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
     shares, random = _shares(wanted), randomness.generator(seed, "judge", "order")
     for step in range(steps):
         index = torch.multinomial(shares, _BATCH_SIZE, replacement=True, generator=random)
-        pictures = _augmented(prepare(captioned.pictures[index].to(device)), random)
+        shown = prepare(captioned.pictures[index].to(device))
+        asked = wanted[index]
+        if made.exclusive:
+            strange = _strange(shown, asked, random)
+            shown = torch.cat([shown, strange])
+            asked = torch.cat([asked, _nothing(len(strange), asked.shape[1])])
+        pictures = _augmented(shown, random)
         logits = net(pictures.contiguous(memory_format=torch.channels_last))
-        loss = _loss(logits, wanted[index].to(device), exclusive=made.exclusive)
+        loss = _loss(logits, asked.to(device), exclusive=made.exclusive)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         report(step + 1, steps)
     made.net.to(memory_format=torch.contiguous_format).eval()
+
+
+def _strange(shown: torch.Tensor, wanted: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    """Pictures of no class, made of every fourth of these and another of a different class."""
+    first = torch.arange(0, len(shown), _STRANGE_SHARE)
+    different = 1.0 - wanted[first] @ wanted.T
+    odds = different.clamp(min=1e-9)  # where a batch is all of one class: of that one
+    second = torch.multinomial(odds, 1, generator=random).squeeze(1)
+    return neither(shown[first], shown[second], random)
+
+
+def _nothing(count: int, labels: int) -> torch.Tensor:
+    """What is wanted of a picture of no class: the last label, float32 (count, labels)."""
+    return functional.one_hot(torch.full((count,), labels - 1), labels).float()
 
 
 def _shares(wanted: torch.Tensor) -> torch.Tensor:
@@ -156,7 +204,7 @@ def _augmented(pictures: torch.Tensor, random: torch.Generator) -> torch.Tensor:
     return moved + noise * level
 
 
-def _checked(made: judge.Judge, holdout: data.CaptionedSet) -> judge.Judge:
+def _checked(made: judge.Judge, holdout: data.CaptionedSet, seed: int) -> judge.Judge:
     """The judge with its figures; words that do not show in unseen pictures are no terms of it."""
     told = made.told(holdout.pictures[:])
     shown = targets(holdout.texts, made.terms, exclusive=made.exclusive)
@@ -166,6 +214,7 @@ def _checked(made: judge.Judge, holdout: data.CaptionedSet) -> judge.Judge:
         if bool(shown[:, column].any())
     }
     if made.exclusive:
+        figures[judge.NOTHING] = _refusals(made, holdout, shown, told, seed)
         return dataclasses.replace(made, held_out=figures)
     kept = [term for term in figures if figures[term]["balanced_accuracy"] >= _LEAST_TOLD]
     if len(kept) < 2:
@@ -181,6 +230,24 @@ def _checked(made: judge.Judge, holdout: data.CaptionedSet) -> judge.Judge:
     known = {term: figures[term] for term in kept}
     fewer = judge.select_terms(made, kept)
     return dataclasses.replace(fewer, held_out=known, unknown=_finite(unknown))
+
+
+def _refusals(
+    made: judge.Judge,
+    holdout: data.CaptionedSet,
+    shown: torch.Tensor,
+    told: torch.Tensor,
+    seed: int,
+) -> dict[str, float]:
+    """How it told unseen pictures of a class from pictures made of two of them."""
+    random = randomness.generator(seed, "judge", "refusals")
+    rows = shown.any(dim=1).nonzero().squeeze(1)
+    pictures = holdout.pictures[rows]
+    wanted = torch.cat([shown[rows], torch.zeros(len(rows), 1, dtype=torch.bool)], dim=1)
+    strange = _strange(pictures, wanted.float(), random)
+    refused = torch.cat([~made.told(strange).any(dim=1), ~told[rows].any(dim=1)])
+    made_up = torch.arange(len(refused)) < len(strange)
+    return _figures(refused, made_up)
 
 
 def _finite(values: dict[str, float]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from salun_core.diffusion import generator as generators
 
 _DRAWS = 1024  # pairs of time step and noise, at least; small sets are noised several times
 _MOST_DRAWS = 8192
+_MOST_KEPT_DRAWS = 1024  # of what is kept, which weights are only contrasted with
 _FLOOR = 0.01  # of the mean: keeps a quotient finite
 
 
@@ -35,16 +36,18 @@ def magnitudes(
     batch_size: int,
     seed: int,
     report: progress.Progress = progress.silent,
+    most_draws: int = _MOST_DRAWS,
 ) -> dict[str, torch.Tensor]:
     """|mean over samples, time steps and noise of ∇θ loss| for every parameter, float32.
 
     Args:
         generator: weights, gradients and mode of its denoiser are as before afterwards.
-        samples: N samples; each is noised ``ceil(1024 / N)`` times, at most 8,192 draws in all.
+        samples: N samples; each is noised ``ceil(1024 / N)`` times, or a part of them once.
         guidance: scale of the prediction; 1 is the conditional one alone.
         batch_size: samples a forward pass.
         seed: of time steps and noise.
         report: called after every batch.
+        most_draws: how many samples are noised once where there are more.
 
     Raises:
         NonFiniteLossError: a gradient is not finite.
@@ -52,7 +55,7 @@ def magnitudes(
     """
     schedule = denoising.Schedule(generator)
     random = randomness.generator(seed, "saliency")
-    order = _order(len(samples), random)
+    order = _order(len(samples), most_draws, random)
     net = generator.denoiser
     with modes.evaluating(net), modes.own_gradients(net):
         for start in range(0, len(order), batch_size):
@@ -84,7 +87,7 @@ def saliency_mask(
         NonFiniteLossError, CancelledError: as for :func:`magnitudes`.
     """
 
-    def measured(samples: datasets.EncodedSet) -> dict[str, torch.Tensor]:
+    def measured(samples: datasets.EncodedSet, most_draws: int) -> dict[str, torch.Tensor]:
         return magnitudes(
             generator,
             samples,
@@ -92,11 +95,12 @@ def saliency_mask(
             batch_size=spec.forget_batch_size,
             seed=spec.seed,
             report=report,
+            most_draws=most_draws,
         )
 
-    found = _restricted(measured(forget), spec.trainable)
+    found = _restricted(measured(forget, _MOST_DRAWS), spec.trainable)
     if spec.contrast:
-        kept = measured(retain)
+        kept = measured(retain, _MOST_KEPT_DRAWS)
         mean = sum(float(m.sum()) for m in kept.values()) / sum(m.numel() for m in kept.values())
         for name, magnitude in found.items():
             magnitude /= (kept[name] + _FLOOR * mean) ** spec.contrast
@@ -125,8 +129,8 @@ def _restricted(
     return found
 
 
-def _order(count: int, random: torch.Generator) -> torch.Tensor:
+def _order(count: int, most: int, random: torch.Generator) -> torch.Tensor:
     """Positions of the samples, each as often as it is noised; a large set is sampled."""
-    if count > _MOST_DRAWS:
-        return torch.randperm(count, generator=random)[:_MOST_DRAWS].sort().values
+    if count > most:
+        return torch.randperm(count, generator=random)[:most].sort().values
     return torch.arange(count).repeat(-(-_DRAWS // count))

@@ -233,6 +233,7 @@ def _evidence(
             "digest": judge.digest(),
             "terms": list(judge.terms),
             "exclusive": judge.exclusive,
+            "may_refuse": judge.may_refuse,
             "held_out": {term: dict(found) for term, found in judge.held_out.items()},
             "unreliable": judge.unreliable(),
             "unknown": dict(judge.unknown),

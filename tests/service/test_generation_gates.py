@@ -12,6 +12,7 @@ POLICY = acceptance.AcceptancePolicy()
 GOOD = {
     "frozen_weights_unchanged": specs.Measurement(value=1.0),
     "unlearning_accuracy": specs.Measurement(value=0.99, target=1.0, standard_error=0.0),
+    "recognised_before": specs.Measurement(value=0.9, target=1.0, standard_error=0.0),
     "retain_accuracy": specs.Measurement(value=0.97, target=0.98, standard_error=0.0),
     "max_group_drop": specs.Measurement(value=0.04, target=0.0, standard_error=0.0),
     "paraphrase_recall": specs.Measurement(value=0.01, target=0.0, standard_error=0.0),
@@ -49,6 +50,7 @@ def test_what_nobody_recognises_and_hurts_nothing_passes() -> None:
     [
         ("frozen_weights_unchanged", measured(0.0, 1.0)),
         ("unlearning_accuracy", measured(0.97, 1.0)),
+        ("recognised_before", measured(0.45, 1.0, error=0.1)),
         ("retain_accuracy", measured(0.95, 0.98)),
         ("max_group_drop", measured(0.06)),
         ("paraphrase_recall", measured(0.03)),
@@ -59,6 +61,17 @@ def test_what_nobody_recognises_and_hurts_nothing_passes() -> None:
 def test_every_gate_refuses(name: str, value: specs.Measurement) -> None:
     verdict = acceptance.judge(report({name: value}), POLICY)
     assert [failure.split(":")[0] for failure in verdict.failures] == [name]
+
+
+def test_a_blind_judge_is_told_and_no_other_recipe_is_tried() -> None:
+    blind = acceptance.judge(report({"recognised_before": measured(0.2, 1.0)}), POLICY)
+    assert acceptance.is_blind(blind)
+    (failure,) = blind.failures
+    assert "does not recognise what shall be forgotten" in failure
+    assert "upload a judge" in failure
+    lost = acceptance.judge(report({"retain_accuracy": measured(0.5, 0.98)}), POLICY)
+    assert not lost.passed
+    assert not acceptance.is_blind(lost)
 
 
 def test_a_gate_allows_for_its_sampling_error() -> None:

@@ -7,12 +7,15 @@ from pathlib import Path
 import diffusers
 import huggingface_hub
 import numpy as np
+import psycopg
 import pytest
 import safetensors.numpy
 
 from tests import conftest, generators, material
 
 QUICK = {"steps": 3, "forget_batch_size": 128, "retain_batch_size": 8, "density": 0.2}
+FEW = material.rows()[::3]
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 SAMPLING = {"steps": 2, "guidance_scale": 1.5, "images": 2}
 POLICY = {"acceptance": conftest.WIDE, "sampling": SAMPLING}
 
@@ -26,10 +29,19 @@ def captioned(api: conftest.Api) -> str:
 
 
 @pytest.fixture(scope="module")
-def classes(api: conftest.Api) -> str:
+def labelled(api: conftest.Api) -> str:
+    """A third of the digits: what other tests erase of them all no judge would know."""
+    name = f"labelled-{uuid.uuid4().hex[:8]}"
+    ready = api.dataset(name, material.parquet(FEW))
+    assert ready["status"] == "ready", ready
+    return name
+
+
+@pytest.fixture(scope="module")
+def classes(api: conftest.Api, labelled: str) -> str:
     """A class-conditional model over the digits; its judge is trained when it is validated."""
     folder = generators.class_folder()
-    return api.generator("class_conditional_diffusion", "digits", folder, POLICY)
+    return api.generator("class_conditional_diffusion", labelled, folder, POLICY)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +62,16 @@ def hub(api: conftest.Api, tmp_path: Path) -> Callable[[str], Path]:
         )  # fmt: skip
 
     return pull
+
+
+def kept_judges(api: conftest.Api, dataset: str) -> list[str]:
+    """Digests of the judges that are kept for a dataset."""
+    with psycopg.connect(api.running.database_url) as connection:
+        found = connection.execute(
+            "SELECT digest FROM judge JOIN dataset d ON d.id = dataset_id WHERE d.name = %s",
+            [dataset],
+        )
+        return [digest for (digest,) in found]
 
 
 def changed_files(api: conftest.Api, model: str) -> set[str]:
@@ -75,17 +97,19 @@ def frozen_share(before: bytes, after: bytes) -> float:
 
 
 def test_a_class_is_forgotten_and_the_new_folder_opens(
-    api: conftest.Api, classes: str, hub: Callable[[str], Path]
+    api: conftest.Api, classes: str, labelled: str, hub: Callable[[str], Path]
 ) -> None:
+    assert len(kept_judges(api, labelled)) == 1
     target = {"kind": "class", "label": "seven"}
     done = api.ended(api.forget(classes, target, method=QUICK).json()["id"])
     assert (done["status"], done["result_version"]) == ("completed", 2), done
-    assert done["targets_summary"]["matched"] == len(material.train_ids("seven"))
-    weights = "unet/diffusion_pytorch_model.safetensors"
-    assert changed_files(api, classes) == {weights}
+    assert done["targets_summary"]["matched"] == sum(
+        row["split"] == "train" and row["label"] == "seven" for row in FEW
+    )
+    assert changed_files(api, classes) == {WEIGHTS}
     folder = hub(classes)
-    before = generators.class_folder()[weights].data
-    assert 0.8 <= frozen_share(before, (folder / weights).read_bytes()) < 1.0
+    before = generators.class_folder()[WEIGHTS].data
+    assert 0.8 <= frozen_share(before, (folder / WEIGHTS).read_bytes()) < 1.0
     net = diffusers.UNet2DModel.from_pretrained(folder / "unet", torch_dtype="auto")
     assert net.config.num_class_embeds == 11
     report = api.http.get(f"/v1/forget-requests/{done['id']}/report").json()
@@ -98,17 +122,23 @@ def test_a_class_is_forgotten_and_the_new_folder_opens(
         content = api.http.get(f"/v1/blobs/sha256/{picture['digest']}").content
         assert content.startswith(b"\x89PNG")
         assert len(content) == picture["size"]
+    assert not kept_judges(api, labelled)  # it had learnt what is erased
 
 
 def test_what_was_erased_is_measured_again_and_audits_are_refused(
-    api: conftest.Api, classes: str
+    api: conftest.Api, classes: str, labelled: str
 ) -> None:
-    """Version 3 forgets another class on top of what version 2 lacks."""
+    """Version 3 forgets another class on top of what version 2 lacks.
+
+    To say that "seven" is still gone, the job trains a judge that knows it and keeps it to itself.
+    """
     target = {"kind": "class", "label": "six"}
-    done = api.ended(api.forget(classes, target, method=QUICK).json()["id"])
+    done = api.ended(api.forget(classes, target, method=QUICK).json()["id"], seconds=300)
     assert done["status"] == "completed", done
     report = api.http.get(f"/v1/forget-requests/{done['id']}/report").json()
     assert report["metrics"]["previous_erasures"]["n"] == SAMPLING["images"]
+    assert "seven" in report["evidence"]["judge"]["terms"]
+    assert not kept_judges(api, labelled)
     again = api.forget(classes, target, method=QUICK).json()
     assert (again["status"], again["targets_summary"]["matched"]) == ("completed", 0)
     audit = api.http.post(
@@ -125,7 +155,7 @@ def test_a_concept_is_forgotten_and_the_pipeline_draws(
     done = api.ended(api.forget(texts, target, method=QUICK).json()["id"])
     assert (done["status"], done["result_version"]) == ("completed", 2), done
     assert done["targets_summary"]["matched"] == 80  # 120 red ones, 40 of them held out
-    assert changed_files(api, texts) == {"unet/diffusion_pytorch_model.safetensors"}
+    assert changed_files(api, texts) == {WEIGHTS}
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(hub(texts))
     pipeline.set_progress_bar_config(disable=True)
     (picture,) = pipeline("a red seven", num_inference_steps=1, height=8, width=8).images

@@ -216,13 +216,20 @@ class Generation:
         listed = samples.listing(plan.dataset, self._by)
         original = self._open(files, listed.label_names)
         whole = captions.whole(listed, self._by, original.image_size, report)
-        judge = self._judge(files, plan.dataset, listed, whole, lambda: report)
         sets = {name: whole.subset(rows) for name, rows in places.of_plan(plan, listed).items()}
         base_weights = storage.path_of(files[original.weights_file].digest)
         previous = [
             *(listed.label_names[label] for label in plan.excluded_labels),
             *(one.concept for one in plan.previous_targets),
         ]
+        forgotten = {
+            "samples": (),
+            "class": sorted(set(sets["forget"].texts)),
+            "concept": [one.concept for one in plan.concept_targets],
+        }[plan.kind]
+        judge = self._judge(
+            files, plan.dataset, listed, whole, lambda: report, [*forgotten, *previous]
+        )
         return PreparedGenerator(plan, original, base_weights, sets, judge, previous)
 
     def new_files(
@@ -245,9 +252,10 @@ class Generation:
         listed: samples.Listing,
         whole: data.CaptionedSet,
         begin: Callable[[], progress.Progress],
+        needed: Sequence[str] = (),
     ) -> judges.Judge:
         return judging.choose(
-            files, dataset, listed, whole, exclusive=self._by == "label", begin=begin
+            files, dataset, listed, whole, exclusive=self._by == "label", begin=begin, needed=needed
         )
 
     def _check_conditions(

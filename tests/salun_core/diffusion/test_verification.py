@@ -11,6 +11,7 @@ from salun_core import errors, generation_specs, masks, progress, specs
 from salun_core.diffusion import (
     class_conditional,
     data,
+    judge,
     membership,
     questions,
     text_to_image,
@@ -91,6 +92,7 @@ def test_the_original_has_forgotten_nothing_and_lost_nothing() -> None:
         "max_group_drop": 0.0,
         "feature_distance": pytest.approx(0.0, abs=1e-6),
         "unlearning_accuracy": 0.0,
+        "recognised_before": 1.0,
         "unconditional_recall": pytest.approx(values["unconditional_recall"]),
     }
     assert found.evidence["weights_changed"]["share"] == 0.0
@@ -120,6 +122,31 @@ def test_a_damaged_neighbour_is_the_largest_drop() -> None:
     assert metrics["max_group_drop"].value == 1.0
     assert metrics["max_group_drop"].detail["group"] == "frame"
     assert metrics["feature_distance"].value > 0.0
+
+
+def test_a_judge_that_does_not_see_it_before_is_found_out() -> None:
+    """The original draws spots for the bar: nothing is recognised, so nothing can be forgotten."""
+    blind = without_bars(ideal_models.told_classes())
+    found = verification.verify(
+        blind, blind.with_denoiser(copy.deepcopy(blind.denoiser)), ideal_judges.of_classes(), CLASS,
+        subject("class"), SAMPLING,
+    ).report  # fmt: skip
+    assert found.metrics["unlearning_accuracy"].value == 1.0
+    seen = found.metrics["recognised_before"]
+    assert (seen.value, seen.target, seen.n) == (0.0, 1.0, 6)
+    assert seen.detail["recall_per_concept"] == {"bar": 0.0}
+
+
+def test_what_is_drawn_and_shows_nothing_known_is_said_so() -> None:
+    """The class draws the upper half of a bar over the lower half of a frame."""
+    strange = without_bars(ideal_models.told_classes())
+    bar, frame = (ideal_models.picture("green", shape) for shape in ("bar", "frame"))
+    with torch.no_grad():
+        half = torch.cat([bar[:, :8], frame[:, 8:]], dim=1)
+        strange.denoiser.pictures[0] = half  # type: ignore[operator]
+    found = verify_class(strange).report
+    assert found.evidence["forget_goes_to"]["after"] == {judge.NOTHING: 1.0}
+    assert found.evidence["judge"]["may_refuse"] is True
 
 
 def test_a_change_outside_the_mask_is_found() -> None:
