@@ -20,6 +20,8 @@ UNLEARNING = "unlearning"
 INGESTION = "ingestion"
 VALIDATION = "validation"
 AUDIT = "audit"
+BATCH_HALVINGS = "batch_halvings"
+"""Among a job's inputs: how often its batches were halved, because memory ran out."""
 
 _QUEUE = {
     UNLEARNING: queue.UNLEARNING,
