@@ -1,19 +1,25 @@
 """What every fault is measured by: a job that nothing happened to."""
 
+import contextlib
 import dataclasses
 import os
 import signal
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
+from benchmarks import fault_fleet
+from client.local import processes
 from tests import conftest, material
 
 LONG = {"epochs": 6, "line_search": False}
 """A recipe with six checkpoints."""
+FORGET = material.train_ids()[200:230]
+WORKER = {"SALUN_LEASE_SECONDS": str(conftest.LEASE_SECONDS), "SALUN_TORCH_THREADS": "1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +28,7 @@ class Faulted:
 
     api: conftest.Api
     undisturbed: str
+    fleet: fault_fleet.Fleet
 
     def model(self, **policy: Any) -> str:
         """A model of its own whose gates every result passes."""
@@ -29,18 +36,11 @@ class Faulted:
 
     def submit(self, model: str, **method: Any) -> dict[str, Any]:
         """The request that ``undisturbed`` tells the result of, unless ``method`` differs."""
-        sample = {"kind": "sample", "ids": material.train_ids()[200:230]}
+        sample = {"kind": "sample", "ids": FORGET}
         answer = self.api.forget(model, sample, method={**LONG, **method})
         assert answer.status_code == 202, answer.text
         body: dict[str, Any] = answer.json()
         return body
-
-    def weights(self, model: str, version: int) -> str:
-        """The digest of a version's weights."""
-        body = self.api.http.get(f"/v1/models/{model}/versions/{version}").json()
-        return next(
-            str(file["digest"]) for file in body["files"] if file["path"] == "model.safetensors"
-        )
 
     def versions(self, model: str) -> list[int]:
         """The numbers of all versions, oldest first."""
@@ -58,7 +58,7 @@ class Faulted:
         done = self.api.ended(request["id"], seconds)
         assert (done["status"], done["result_version"]) == ("completed", 2), done
         assert self.versions(model) == [1, 2]
-        assert self.weights(model, 2) == self.undisturbed
+        assert weights_of(self.api, model, 2) == self.undisturbed
         assert self.rows("SELECT status FROM job WHERE id = %s", done["job_id"]) == [("succeeded",)]
         claims = "SELECT count(*) FROM event WHERE subject_id = %s AND type = 'completed'"
         assert self.rows(claims, done["id"]) == [(1,)]
@@ -73,24 +73,30 @@ class Faulted:
         query = "SELECT count(*) FROM event WHERE subject_id = %s AND type = 'claimed'"
         return int(self.rows(query, str(job_id))[0][0])
 
-    def kill_worker(self) -> None:
-        """SIGKILL to the GPU worker and to the child that works."""
-        running = self.api.running
-        parent = running.pids()["worker"]
+    def worker_of(self, request: dict[str, Any]) -> tuple[int, int]:
+        """The worker that has the request's job: its parent process and the child that works."""
+        ((owner,),) = self.rows("SELECT owner FROM job WHERE id = %s", self.job(request)["id"])
+        child = int(owner.rpartition(":")[2])
+        parent = processes.parent_of(child)
         assert parent is not None
-        children = conftest.children(parent)
-        running.kill("worker", signal.SIGKILL)
-        for pid in children:  # its death signal does the same a moment later
-            with_no_error_kill(pid)
-        running.wait_restarted("worker", parent, patience=30)
+        return parent, child
+
+    def kill_worker(self, request: dict[str, Any]) -> None:
+        """SIGKILL to the worker that has the request's job, parent and child."""
+        processes.end(self.worker_of(request), [(signal.SIGKILL, 5.0)])
 
 
-def with_no_error_kill(pid: int) -> None:
-    """SIGKILL to a process that may be gone."""
+@contextlib.contextmanager
+def frozen(*pids: int | None) -> Iterator[None]:
+    """Processes that do not go on (SIGSTOP) until the block ends."""
+    known = [pid for pid in pids if pid is not None]
+    for pid in known:
+        os.kill(pid, signal.SIGSTOP)
     try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+        yield
+    finally:
+        for pid in known:
+            os.kill(pid, signal.SIGCONT)
 
 
 def until(found: Any, seconds: float = 60) -> None:
@@ -103,10 +109,26 @@ def until(found: Any, seconds: float = 60) -> None:
 
 
 @pytest.fixture(scope="session")
-def faulted(api: conftest.Api) -> Faulted:
-    """The service with the digest that an undisturbed job ends in."""
-    bare = Faulted(api, "")
-    model = bare.model()
-    done = api.ended(bare.submit(model)["id"])
+def undisturbed(api: conftest.Api) -> str:
+    """The digest that the job ends in when nothing happens to it."""
+    model = api.model({"acceptance": conftest.WIDE})
+    sample = {"kind": "sample", "ids": FORGET}
+    done = api.ended(api.forget(model, sample, method=LONG).json()["id"])
     assert done["status"] == "completed", done
-    return Faulted(api, bare.weights(model, done["result_version"]))
+    return weights_of(api, model, done["result_version"])
+
+
+@pytest.fixture(scope="module")
+def faulted(api: conftest.Api, undisturbed: str) -> Iterator[Faulted]:
+    """The service with a second GPU worker, so that one is there while the other starts again."""
+    with fault_fleet.Fleet(api.running, 1, WORKER).up() as fleet:
+        until(lambda: len(fleet.working()) == 2)
+        yield Faulted(api, undisturbed, fleet)
+
+
+def weights_of(api: conftest.Api, model: str, version: int) -> str:
+    """The digest of a version's weights."""
+    body = api.http.get(f"/v1/models/{model}/versions/{version}").json()
+    return next(
+        str(file["digest"]) for file in body["files"] if file["path"] == "model.safetensors"
+    )
