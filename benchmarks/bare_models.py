@@ -115,17 +115,21 @@ def flush(model_name: str) -> int:
 
 def publish(claimed: jobs.Claim) -> int:
     """Publish a claimed job as if it had run; the version's number."""
+    return publication.publish(claimed, outcome(claimed)).number
+
+
+def outcome(claimed: jobs.Claim) -> publication.Outcome:
+    """What a run of the job would have made."""
     with database.transaction() as session:
         batch = session.get_one(tables.Batch, claimed.subject_id)
         head = session.get_one(tables.Model, batch.model_id).head or 0
-    outcome = publication.Outcome(
+    return publication.Outcome(
         base_version=head,
         files=_files(f"{claimed.job_id} by {claimed.fence}"),
         pictures=(),
         report={},
         verdict=_PASSED,
     )
-    return publication.publish(claimed, outcome).number
 
 
 def _files(content: str) -> list[artifacts.FileRef]:

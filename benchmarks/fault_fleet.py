@@ -45,6 +45,10 @@ class Fleet:
             if (children := processes.children_of(parent))
         }
 
+    def warm(self) -> list[int]:
+        """The children that have loaded all they need: they connect to the database last."""
+        return [child for child in self.working().values() if _has_mapped(child, "psycopg")]
+
     def kill(self, parent: int) -> None:
         """SIGKILL to a worker and its child, as when the machine goes."""
         processes.end([parent, *processes.children_of(parent)], [(signal.SIGKILL, 5.0)])
@@ -79,3 +83,10 @@ class Fleet:
             folder=Path(__file__).parents[1],
             death_signal=signal.SIGKILL,
         )
+
+
+def _has_mapped(pid: int, library: str) -> bool:
+    try:
+        return library in Path(f"/proc/{pid}/maps").read_text()
+    except OSError:  # it ended
+        return False

@@ -27,6 +27,7 @@ from service import (
     errors,
     forget_requests,
     jobs,
+    publication,
     queue,
 )
 from worker import endings
@@ -51,7 +52,7 @@ SELECT r.status, j.status,
        (SELECT count(*) FROM version v WHERE v.job_id = j.id)
 FROM forget_request r, job j WHERE r.id = :id AND j.id = :job
 """)
-_SPREAD_SECONDS = 0.004  # as long as a small transaction: either side may be first
+_STEP_SECONDS, _JITTER_SECONDS = 0.0005, 0.001
 
 
 @dataclasses.dataclass
@@ -71,16 +72,15 @@ def with_sealing(who: api_keys.Caller, model: str, tries: int, seed: int) -> Rac
     waits for the sample.
     """
     found = Races("withdrawal against seal")
-    chance = random.Random(seed)  # noqa: S311 - a plan of delays
     with futures.ThreadPoolExecutor(2) as pool:
+        start = _Start(pool, seed)
         for turn in range(tries):
             request_id = bare_models.submit(who, model, [f"s{turn}"])
-            withdrawn, sealed = _at_once(
-                pool,
-                chance,
+            withdrawn, sealed = start.both(
                 functools.partial(_withdraw, request_id),
                 functools.partial(bare_models.flush, model),
             )
+            start.won(by_first=withdrawn)
             state = _sealing_left(request_id)
             if withdrawn and not sealed and state == ("cancelled", 0, 0):
                 found.cancelled += 1
@@ -98,19 +98,18 @@ def with_publishing(who: api_keys.Caller, model: str, tries: int, seed: int) -> 
     told, and the sample is erased in one new version. The model must have a window of 0.
     """
     found = Races("cancellation against publication")
-    chance = random.Random(seed)  # noqa: S311 - a plan of delays
     with futures.ThreadPoolExecutor(2) as pool:
+        start = _Start(pool, seed)
         for turn in range(tries):
             request_id = bare_models.submit(who, model, [f"s{turn}"])
             claimed = jobs.claim(queue.UNLEARNING, "racer")
             if claimed is None:
                 raise RuntimeError("nothing to claim")
-            told, version = _at_once(
-                pool,
-                chance,
+            told, version = start.both(
                 functools.partial(_stop, claimed.job_id),
-                functools.partial(_publish, claimed),
+                functools.partial(_publish, claimed, bare_models.outcome(claimed)),
             )
+            start.won(by_first=told)
             state = _publishing_left(request_id, claimed.job_id)
             if told and version is None and state == ("action_required", "cancelled", 0, 0):
                 found.cancelled += 1
@@ -157,25 +156,31 @@ def claim_milliseconds(queued: int, claims: int, *, busy: bool) -> list[float]:
     return times
 
 
-def _at_once(
-    pool: futures.Executor,
-    chance: random.Random,
-    first: Callable[[], FirstT],
-    second: Callable[[], SecondT],
-) -> tuple[FirstT, SecondT]:
-    """Begin both together, one of them a little later."""
-    barrier = threading.Barrier(2)
-    delays = [0.0, chance.uniform(0, _SPREAD_SECONDS)]
-    chance.shuffle(delays)
+class _Start:
+    """Begins two acts nearly together; who loses gets a longer start, so that races are close."""
 
-    def begin(delay: float, act: Callable[[], ValueT]) -> ValueT:
-        barrier.wait()
-        time.sleep(delay)
-        return act()
+    def __init__(self, pool: futures.Executor, seed: int) -> None:
+        self._pool = pool
+        self._chance = random.Random(seed)  # noqa: S311 - delays
+        self._lead = 0.0  # seconds that the second act begins before the first
 
-    one = pool.submit(begin, delays[0], first)
-    other = pool.submit(begin, delays[1], second)
-    return one.result(), other.result()
+    def both(
+        self, first: Callable[[], FirstT], second: Callable[[], SecondT]
+    ) -> tuple[FirstT, SecondT]:
+        lead = self._lead + self._chance.uniform(-_JITTER_SECONDS, _JITTER_SECONDS)
+        barrier = threading.Barrier(2)
+
+        def begin(delay: float, act: Callable[[], ValueT]) -> ValueT:
+            barrier.wait()
+            time.sleep(max(0.0, delay))
+            return act()
+
+        one = self._pool.submit(begin, lead, first)
+        other = self._pool.submit(begin, -lead, second)
+        return one.result(), other.result()
+
+    def won(self, *, by_first: bool) -> None:
+        self._lead += _STEP_SECONDS if by_first else -_STEP_SECONDS
 
 
 def _withdraw(request_id: uuid.UUID) -> bool:
@@ -196,10 +201,10 @@ def _stop(job_id: uuid.UUID) -> bool:
     return True
 
 
-def _publish(claimed: jobs.Claim) -> int | None:
+def _publish(claimed: jobs.Claim, outcome: publication.Outcome) -> int | None:
     """As a worker does: publish, or end the job when it was stopped."""
     try:
-        return bare_models.publish(claimed)
+        return publication.publish(claimed, outcome).number
     except core_errors.CancelledError:
         endings.cancel(claimed, cancellation.REASON)
         return None

@@ -9,8 +9,15 @@ from salun_core import specs
 SpecT = TypeVar("SpecT", bound=specs.Recipe)
 
 _BATCH_SIZES = ("batch_size", "forget_batch_size", "retain_batch_size")
-# Torch has a type of its own for CUDA alone; for the rest its words are all there is.
-_WORDS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "Cannot allocate memory")
+# Torch has a type of its own for CUDA alone; for the rest its words are all there is. The last two
+# are oneDNN's, which says no more.
+_WORDS = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "could not create a primitive",
+    "could not create a memory",
+)
 _LEAST_BATCH = 2  # a batch norm needs two
 
 

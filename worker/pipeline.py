@@ -78,7 +78,7 @@ def run(lease: leases.Lease) -> None:
             ),
         )
         for one in tried:
-            if one is not best:
+            if one is not best and not jobs.needs(one.unlearned.name, besides=claimed.job_id):
                 storage.remove(one.unlearned.name)
 
 

@@ -5,6 +5,7 @@ Time is moved by setting a lease's end back; nothing sleeps.
 
 import dataclasses
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from benchmarks import bare_models
 from salun_core import errors as core_errors
-from service import api_keys, cancellation, database, errors, jobs, queue, tables
+from service import api_keys, cancellation, database, errors, jobs, queue, settings, tables
 from worker import endings
 
 MODELS = ("left", "right")
@@ -269,6 +270,15 @@ class LeaseMachine(stateful.RuleBasedStateMachine):
         return known.status == "queued" and not busy
 
 
+@pytest.fixture
+def long_lease(empty: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.Engine]:
+    """No lease ends by itself while an example runs."""
+    monkeypatch.setenv("SALUN_LEASE_SECONDS", "3600")
+    settings.load.cache_clear()
+    yield empty
+    settings.load.cache_clear()
+
+
 def run(examples: int, steps: int) -> None:
     stateful.run_state_machine_as_test(
         LeaseMachine,
@@ -283,12 +293,12 @@ def run(examples: int, steps: int) -> None:
     )
 
 
-@pytest.mark.usefixtures("empty")
+@pytest.mark.usefixtures("long_lease")
 def test_leases_hold_whatever_happens() -> None:
     run(examples=15, steps=40)
 
 
 @pytest.mark.faults_full
-@pytest.mark.usefixtures("empty")
+@pytest.mark.usefixtures("long_lease")
 def test_leases_hold_whatever_happens_for_long() -> None:
     run(examples=150, steps=60)
