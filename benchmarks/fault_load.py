@@ -159,7 +159,8 @@ class Load:
     def _approve(self, request_id: str) -> None:
         with http.Api(self._running.base_url, self._running.admin_key) as api:
             path = f"/v1/forget-requests/{request_id}/approve"
-            api.post(path, {"reason": "the fault is over"})
+            match = {"If-Match": api.call("GET", path.removesuffix("/approve")).headers["ETag"]}
+            api.post(path, {"reason": "the fault is over"}, headers=match)
             self.approved += 1
 
     def _open(self, ids: Sequence[str]) -> dict[str, str]:

@@ -19,7 +19,8 @@ from typing import Any, LiteralString
 
 import psycopg
 import rich.console
-import rich.progress
+import rich.status
+import rich.table
 import torch
 
 from benchmarks import (
@@ -127,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     with stacks.temporary(console, environment) as (running, folder):
         evidence |= figures.of_database(running.database_url)
+        races = _races(running, options, console)
         models = _serve(running, folder, options.models)
         fleet = fault_fleet.Fleet(running, options.workers - 1, environment)
         with fleet.up(), console.status("workers start") as status:
@@ -135,8 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             load = fault_load.Load(
                 running, models, [served.sample_id(n) for n in range(_DIGITS.trained - 100)], QUICK
             )
-            outcome = run(running, fleet, load, plan, status.update)
-        races = _races(running, options, console)
+            outcome = run(running, fleet, load, plan, functools.partial(_tell, console, status))
     evidence |= _told(outcome, options)
     found = [*_figures(outcome, times, options.lease), *_racing_figures(races)]
     console.print(_table(outcome))
@@ -241,6 +242,12 @@ def _table(outcome: Outcome) -> rich.table.Table:
     for kind, count in outcome.injected.items():
         table.add_row(kind, str(count), str(outcome.struck[kind]))
     return table
+
+
+def _tell(console: rich.console.Console, status: rich.status.Status, words: str) -> None:
+    status.update(words)
+    if not console.is_terminal and words.split()[0].endswith("0"):
+        console.print(words)
 
 
 def _is_in(api: http.Api, request: Mapping[str, Any], stage: str) -> bool:

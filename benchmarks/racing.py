@@ -123,18 +123,18 @@ def with_publishing(who: api_keys.Caller, model: str, tries: int, seed: int) -> 
 def claim_milliseconds(queued: int, claims: int, *, busy: bool) -> list[float]:
     """How long claims take with so many queued jobs, each of a line of its own.
 
-    With ``busy`` all but the least urgent hundredth belong to one line that runs already.
+    With ``busy`` all but the least urgent that are claimed belong to one line that runs already.
     """
     with database.transaction() as session:
         session.execute(sa.text("TRUNCATE job CASCADE"))
         session.execute(
             sa.text(
                 "INSERT INTO job (kind, queue, line, subject_id, due_at, max_attempts, status) "
-                "SELECT 'unlearning', 'unlearning', CASE WHEN :busy AND n < :queued * 0.99 "
+                "SELECT 'unlearning', 'unlearning', CASE WHEN :busy AND n <= :queued - :claims "
                 "THEN 'model:busy' ELSE 'model:' || n END, gen_random_uuid(), "
                 "now() + n * interval '1 second', 3, 'queued' FROM generate_series(1, :queued) n"
             ),
-            {"queued": queued, "busy": busy},
+            {"queued": queued, "busy": busy, "claims": claims},
         )
         if busy:
             session.execute(

@@ -10,6 +10,7 @@ import dataclasses
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -30,9 +31,10 @@ EXECUTE FUNCTION {name}();
 class Breakpoint:
     """One place where whoever comes by waits."""
 
-    connection: psycopg.Connection[tuple[int]]
+    connection: psycopg.Connection[tuple[Any, ...]]
     name: str
     lock: int
+    url: str
 
     def reached(self, seconds: float = 60) -> int:
         """Wait until a backend waits here; its process id."""
@@ -44,12 +46,21 @@ class Breakpoint:
                 [self.lock],
             ).fetchone()
             if row is not None:
-                return row[0]
+                return int(row[0])
             time.sleep(0.01)
         pytest.fail(f"nobody came to {self.name} within {seconds} s")
 
     def release(self) -> None:
         """Let everybody pass, now and later."""
+        if self.connection.closed or self.connection.broken:
+            self._connect_again()
+        try:
+            self._drop()
+        except psycopg.OperationalError:  # the server was restarted; its locks went with it
+            self._connect_again()
+            self._drop()
+
+    def _drop(self) -> None:
         self.connection.execute("SELECT pg_advisory_unlock_all()")
         # Whoever was killed while waiting here holds its locks until its server process notices.
         self.connection.execute("SET lock_timeout = '20s'")
@@ -60,19 +71,31 @@ class Breakpoint:
             self.connection.execute(f"DROP TRIGGER {self.name} ON {table[0]}")
             self.connection.execute(f"DROP FUNCTION {self.name}()")
 
+    def _connect_again(self, seconds: float = 30) -> None:
+        self.connection.close()
+        end = time.monotonic() + seconds
+        while self.connection.closed:
+            try:
+                self.connection = psycopg.connect(self.url, autocommit=True)
+            except psycopg.OperationalError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+
 
 @contextlib.contextmanager
 def at(database_url: str, table: str, event: str, condition: str) -> Iterator[Breakpoint]:
     """Stop whoever makes such a statement: ``event`` is INSERT or UPDATE, ``condition`` SQL."""
     name = f"breakpoint_{uuid.uuid4().hex[:12]}"
     lock = _LOCK + uuid.uuid4().int % 100_000
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    connection = psycopg.connect(database_url, autocommit=True)
+    stopped = Breakpoint(connection, name, lock, database_url)
+    try:
         connection.execute("SELECT pg_advisory_lock(%s)", [lock])
         connection.execute(
             _TRIGGER.format(name=name, lock=lock, event=event, table=table, condition=condition)
         )
-        stopped = Breakpoint(connection, name, lock)
-        try:
-            yield stopped
-        finally:
-            stopped.release()
+        yield stopped
+    finally:
+        stopped.release()
+        stopped.connection.close()

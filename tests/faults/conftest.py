@@ -63,6 +63,13 @@ class Faulted:
         claims = "SELECT count(*) FROM event WHERE subject_id = %s AND type = 'completed'"
         assert self.rows(claims, done["id"]) == [(1,)]
 
+    def approve(self, request: dict[str, Any]) -> None:
+        """A person says that the cause is mended."""
+        path = f"/v1/forget-requests/{request['id']}"
+        match = {"If-Match": self.api.http.get(path).headers["ETag"]}
+        answer = self.api.http.post(f"{path}/approve", json={"reason": "mended"}, headers=match)
+        assert answer.status_code in {200, 202}, answer.text
+
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """What the database says."""
         with psycopg.connect(self.api.running.database_url, autocommit=True) as connection:

@@ -82,10 +82,7 @@ def test_base_weights_that_are_not_whole_stop_the_job_with_a_clear_word(
     assert faulted.versions(model) == [1]
 
     path.write_bytes(content.data)
-    answer = faulted.api.http.post(
-        f"/v1/forget-requests/{request['id']}/approve", json={"reason": "restored"}
-    )
-    assert answer.status_code in {200, 202}, answer.text
+    faulted.approve(request)
     done = faulted.api.until(
         f"/v1/forget-requests/{request['id']}", lambda body: body["status"] == "completed"
     )
