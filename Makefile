@@ -33,8 +33,10 @@ up: $(STAMP) ## run the service in the foreground (PORT, SALUN_DATA_DIR); Ctrl-C
 test: $(STAMP) ## run the whole suite on real servers
 	@$(BIN)/python -m pytest
 
-test-faults: $(STAMP) ## inject every fault into real processes (under 15 minutes)
-	@$(BIN)/python -m pytest -m '' tests/faults tests/service/test_lease_machine.py tests/service/test_cancel_races.py
+test-faults: $(STAMP) ## inject every fault into real processes (two stacks, most of it waiting)
+	@$(BIN)/python -m pytest -q -m '' tests/faults/test_random.py tests/faults/test_workers.py & first=$$!; \
+	$(BIN)/python -m pytest -q -m '' $(wildcard tests/faults/test_[a-q]*.py) tests/service/test_lease_machine.py \
+	  tests/service/test_cancel_races.py; second=$$?; wait $$first && exit $$second
 
 check: $(STAMP) ## format, lint, types, import contracts, container files
 	@$(BIN)/ruff format --check .

@@ -57,13 +57,17 @@ def run(
     fleet: fault_fleet.Fleet,
     load: fault_load.Load,
     plan: Sequence[fault_plan.Injection],
+    requests: int,
     told: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Send one request a fault, carry out the plan, wait for the end, and count."""
+    """Carry out the plan while requests come in evenly, wait for their end, and count."""
     began = time.monotonic()
     injector = fault_injector.Injector(running, fleet, fault_injector.resender(running.broker_url))
+    sent = 0
     for number, injection in enumerate(plan, 1):
-        load.send()
+        while sent * len(plan) < number * requests:
+            load.send()
+            sent += 1
         injector.inject(injection)
         told(f"{number} of {len(plan)} faults: {injection.kind}")
     injector.calm()
@@ -128,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     with stacks.temporary(console, environment) as (running, folder):
         evidence |= figures.of_database(running.database_url)
-        races = _races(running, options, console)
+        races = _races(running, options, console) if options.races else {}
         models = _serve(running, folder, options.models)
         fleet = fault_fleet.Fleet(running, options.workers - 1, environment)
         with fleet.up(), console.status("workers start") as status:
@@ -137,9 +141,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             load = fault_load.Load(
                 running, models, [served.sample_id(n) for n in range(_DIGITS.trained - 100)], QUICK
             )
-            outcome = run(running, fleet, load, plan, functools.partial(_tell, console, status))
+            told = functools.partial(_tell, console, status)
+            outcome = run(running, fleet, load, plan, options.requests, told)
     evidence |= _told(outcome, options)
-    found = [*_figures(outcome, times, options.lease), *_racing_figures(races)]
+    found = _figures(outcome, times, options.lease)
+    if races:
+        found += _racing_figures(races)
     console.print(_table(outcome))
     return figures.conclude(console, "faults", found, evidence, options)
 
@@ -147,9 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> Any:  # noqa: ANN401 - argparse has no better
     parser = figures.parser("benchmarks.faults", __doc__)
     parser.add_argument("--injections", type=int, default=500)
+    parser.add_argument("--requests", type=int, default=500, help="sent meanwhile")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--recoveries", type=int, default=10, help="workers killed for their time")
-    parser.add_argument("--races", type=int, default=1000, help="races of either kind")
+    parser.add_argument("--races", type=int, default=1000, help="races of either kind; 0: none")
     parser.add_argument("--queued", type=int, default=100_000, help="jobs in front of the claims")
     parser.add_argument("--workers", type=int, default=2, help="GPU workers")
     parser.add_argument("--models", type=int, default=6)
@@ -227,9 +235,9 @@ def _told(outcome: Outcome, options: Any) -> dict[str, str]:  # noqa: ANN401
     account = outcome.account
     counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in account.found.items())
     return {
-        "plan": f"seed {options.seed}, {sum(outcome.injected.values())} faults and as many requests"
-        f" on {options.models} models, {options.workers} GPU workers, lease {options.lease:g} s, "
-        f"sweep {options.sweep:g} s, {outcome.seconds:.0f} s in all",
+        "plan": f"seed {options.seed}, {sum(outcome.injected.values())} faults and "
+        f"{options.requests} requests on {options.models} models, {options.workers} GPU workers, "
+        f"lease {options.lease:g} s, sweep {options.sweep:g} s, {outcome.seconds:.0f} s in all",
         "account": f"{counts}; approved by a person {account.approved}",
     }
 
