@@ -25,7 +25,7 @@ def test_a_plan_is_its_seed() -> None:
 def test_random_faults_lose_nothing_and_double_nothing(faulted: Faulted, injections: int) -> None:
     running = faulted.api.running
     models = [faulted.model(max_forget_share=0.99) for _ in range(3)]
-    load = fault_load.Load(running, models, material.train_ids(), conftest.QUICK)
+    load = fault_load.Load(running, models, material.train_ids(), faults.QUICK)
     plan = fault_plan.plan(
         injections, injections, longest_wait=2.0, longest_pause=conftest.LEASE_SECONDS + 2
     )
