@@ -17,6 +17,7 @@ from client.local import processes, stack
 from service import queue
 
 _PATIENCE_SECONDS = 60.0
+_PATIENCE_FOR_WORK_SECONDS = 15.0
 
 
 class Injector:
@@ -27,9 +28,11 @@ class Injector:
         running: stack.Running,
         fleet: fault_fleet.Fleet,
         resend: Callable[[uuid.UUID], None],
+        lease_seconds: float,
     ) -> None:
         """``resend`` sends a job's hint once more."""
         self._running, self._fleet, self._resend = running, fleet, resend
+        self._lease_seconds = lease_seconds
         self.injected = dict.fromkeys(fault_plan.SHARES, 0)
         self.struck = dict.fromkeys(fault_plan.SHARES, 0)
         self._stopped: list[threading.Timer] = []
@@ -50,9 +53,16 @@ class Injector:
         }
 
     def inject(self, injection: fault_plan.Injection) -> None:
-        """Wait as long as the plan says, then strike; wait for a victim that is just starting."""
+        """Wait as long as the plan says, and for a job at work; then strike.
+
+        No job for long is no reason not to strike; a victim that is just starting is waited for.
+        """
         time.sleep(injection.wait_seconds)
-        at_work = bool(self._rows("SELECT 1 FROM job WHERE status = 'running'"))
+        at_work = self._is_at_work()
+        end = time.monotonic() + _PATIENCE_FOR_WORK_SECONDS
+        while not at_work and time.monotonic() < end:
+            time.sleep(0.05)
+            at_work = self._is_at_work()
         end = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
@@ -64,6 +74,16 @@ class Injector:
                 time.sleep(0.1)
         self.injected[injection.kind] += 1
         self.struck[injection.kind] += at_work
+
+    def _is_at_work(self) -> bool:
+        """Whether a job is in a stage; one whose worker was killed is silent for half a lease."""
+        return bool(
+            self._rows(
+                "SELECT 1 FROM job WHERE status = 'running' AND kind = 'unlearning' "
+                "AND lease_expires_at > clock_timestamp() + %s * interval '1 second'",
+                self._lease_seconds / 2,
+            )
+        )
 
     def calm(self) -> None:
         """Wait until everything that was stopped goes on."""

@@ -59,11 +59,14 @@ def run(
     load: fault_load.Load,
     plan: Sequence[fault_plan.Injection],
     requests: int,
+    lease: float,
     told: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Carry out the plan while requests come in evenly, wait for their end, and count."""
     began = time.monotonic()
-    injector = fault_injector.Injector(running, fleet, fault_injector.resender(running.broker_url))
+    injector = fault_injector.Injector(
+        running, fleet, fault_injector.resender(running.broker_url), lease
+    )
     sent = 0
     for number, injection in enumerate(plan, 1):
         while sent * len(plan) < number * requests:
@@ -143,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 running, models, [served.sample_id(n) for n in range(_DIGITS.trained - 100)], QUICK
             )
             told = functools.partial(_tell, console, status)
-            outcome = run(running, fleet, load, plan, options.requests, told)
+            outcome = run(running, fleet, load, plan, options.requests, options.lease, told)
     evidence |= _told(outcome, options)
     found = _figures(outcome, times, options.lease)
     if races:

@@ -29,7 +29,7 @@ def test_random_faults_lose_nothing_and_double_nothing(faulted: Faulted, injecti
     plan = fault_plan.plan(
         injections, injections, longest_wait=2.0, longest_pause=conftest.LEASE_SECONDS + 2
     )
-    outcome = faults.run(running, faulted.fleet, load, plan, injections)
+    outcome = faults.run(running, faulted.fleet, load, plan, injections, conftest.LEASE_SECONDS)
     assert sum(outcome.injected.values()) == injections
     assert (outcome.account.lost, outcome.account.doubled) == (0, 0), dataclasses.asdict(outcome)
     assert outcome.account.found["succeeded"] == injections
