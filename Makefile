@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-diffusion up test check bench bench-quality bench-diffusion migrate format
+.PHONY: help setup demo demo-diffusion up test test-faults check bench bench-faults bench-quality bench-diffusion migrate format
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,6 +33,11 @@ up: $(STAMP) ## run the service in the foreground (PORT, SALUN_DATA_DIR); Ctrl-C
 test: $(STAMP) ## run the whole suite on real servers
 	@$(BIN)/python -m pytest
 
+test-faults: $(STAMP) ## inject every fault into real processes (two stacks, most of it waiting)
+	@$(BIN)/python -m pytest -q -m '' tests/faults/test_random.py tests/faults/test_workers.py & first=$$!; \
+	$(BIN)/python -m pytest -q -m '' $(wildcard tests/faults/test_[a-q]*.py) tests/service/test_lease_machine.py \
+	  tests/service/test_cancel_races.py; second=$$?; wait $$first && exit $$second
+
 check: $(STAMP) ## format, lint, types, import contracts, container files
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -46,6 +51,9 @@ bench: $(STAMP) ## measure against physical limits; prints ratios with n and spr
 	@$(BIN)/python -m benchmarks.job_memory
 	@$(BIN)/python -m benchmarks.service
 	@$(BIN)/python -m benchmarks.ingestion --rows 200000
+
+bench-faults: $(STAMP) ## 500 faults by a plan, and what was lost, doubled, how long it took (20 minutes)
+	@$(BIN)/python -m benchmarks.faults
 
 bench-quality: $(STAMP) ## compare methods with retraining (DATA=cifar10.parquet, REFERENCE=checkout; takes long)
 	@$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA)) $(if $(REFERENCE),--reference $(REFERENCE)) --out bench-quality

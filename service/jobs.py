@@ -21,6 +21,8 @@ INGESTION = "ingestion"
 VALIDATION = "validation"
 AUDIT = "audit"
 DISPOSAL = "disposal"
+BATCH_HALVINGS = "batch_halvings"
+"""Among a job's inputs: how often its batches were halved, because memory ran out."""
 
 _QUEUE = {
     UNLEARNING: queue.UNLEARNING,
@@ -29,6 +31,7 @@ _QUEUE = {
     VALIDATION: queue.HOUSEKEEPING,
     DISPOSAL: queue.HOUSEKEEPING,
 }
+MOST_HINTS = 20  # of a queue, in a sweep
 # A duty to forget is due within months: an audit queued today stays behind one that comes later.
 _PATIENCE = {AUDIT: datetime.timedelta(days=36_525)}
 
@@ -267,6 +270,26 @@ def steps(job_id: uuid.UUID) -> dict[str, tables.JobStep]:
         return {row.name: row for row in rows}
 
 
+def needs(digest: str, *, besides: uuid.UUID) -> bool:
+    """Whether a version, or a job that is not over, holds an artifact beside that job.
+
+    Two models over the same data come to the same content, which is in the store once.
+    """
+    step, job, file = tables.JobStep, tables.Job, tables.VersionFile
+    open_steps = (
+        sa.select(step.job_id)
+        .join(job, job.id == step.job_id)
+        .where(
+            step.artifact_digest == digest,
+            step.job_id != besides,
+            job.status.in_(("queued", "running")),
+        )
+    )
+    files = sa.select(file.version_id).where(file.digest == digest)
+    with database.transaction() as session:
+        return bool(session.scalar(sa.select(sa.or_(open_steps.exists(), files.exists()))))
+
+
 # --- how it ends ----------------------------------------------------------------------------
 
 
@@ -312,18 +335,23 @@ def request_cancel(session: orm.Session, job_id: uuid.UUID, actor: str) -> table
 
 
 def unclaimed(session: orm.Session, older_than_seconds: float) -> Sequence[tables.Job]:
-    """Jobs that wait longer than that, or whose owner went silent: they need a new hint."""
+    """Jobs that wait longer than that, or whose owner went silent: they need a new hint.
+
+    Of each queue the most urgent only. A hint wakes a worker, which takes what is most urgent: more
+    of them would pile up in the broker while all workers are busy.
+    """
     job = tables.Job
     now = sa.func.clock_timestamp()
     age = datetime.timedelta(seconds=older_than_seconds)
-    return session.scalars(
-        sa.select(job).where(
-            sa.or_(
-                sa.and_(job.status == "queued", job.not_before < now - age),
-                sa.and_(job.status == "running", job.lease_expires_at < now),
-            )
-        )
-    ).all()
+    silent = sa.or_(
+        sa.and_(job.status == "queued", job.not_before < now - age),
+        sa.and_(job.status == "running", job.lease_expires_at < now),
+    )
+    found: list[tables.Job] = []
+    for name in sorted(set(_QUEUE.values())):
+        waiting = sa.select(job).where(job.queue == name, silent).order_by(job.due_at, job.id)
+        found += session.scalars(waiting.limit(MOST_HINTS))
+    return found
 
 
 def by_id(session: orm.Session, job_id: uuid.UUID) -> tables.Job:

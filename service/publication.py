@@ -6,7 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
+from sqlalchemy.dialects import postgresql
 
+from salun_core import errors as core_errors
 from service import (
     acceptance,
     aliases,
@@ -52,11 +54,14 @@ class Outcome:
 def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
     """Write the version and move everything that depends on it, in one transaction.
 
-    Raises :class:`errors.LeaseLost` when the claim is not good any more and
+    Raises :class:`errors.LeaseLost` when the claim is not good any more,
+    :class:`core_errors.CancelledError` when somebody stopped the job before, and
     :class:`errors.Conflict` (``head-moved``) when the model got another head meanwhile.
     """
     with database.transaction() as session:
         job = jobs.hold(session, claimed)
+        if job.cancel_requested:  # who asked was told that the job stops
+            raise core_errors.CancelledError
         batch = session.get_one(tables.Batch, claimed.subject_id)
         batches.hold(session, batch.model_id)
         model = session.get_one(tables.Model, batch.model_id, with_for_update=True)
@@ -238,6 +243,6 @@ def _lineage(session: orm.Session, model: tables.Model, outcome: Outcome) -> dic
 
 
 def _keep_blob(session: orm.Session, file: artifacts.FileRef) -> None:
-    if session.get(tables.Blob, file.digest) is None:
-        session.add(tables.Blob(digest=file.digest, size=file.size))
-        session.flush()
+    # Not looked up first: two models may come to the same content in the same moment.
+    row = postgresql.insert(tables.core(tables.Blob)).values(digest=file.digest, size=file.size)
+    session.execute(row.on_conflict_do_nothing())

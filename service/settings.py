@@ -27,7 +27,7 @@ class Settings(pydantic_settings.BaseSettings):
     max_attempts: Annotated[int, pydantic.Field(ge=1, validation_alias="SALUN_MAX_ATTEMPTS")] = 3
     sweep_seconds: Annotated[
         float, pydantic.Field(gt=0, validation_alias="SALUN_SWEEP_SECONDS")
-    ] = 10.0
+    ] = 4.0
     batch_window_seconds: Annotated[
         float, pydantic.Field(ge=0, validation_alias="SALUN_BATCH_WINDOW_SECONDS")
     ] = 86_400.0

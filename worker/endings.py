@@ -16,17 +16,24 @@ from service import (
     tables,
     validation,
 )
+from worker import exhaustion
 
 
 def retry_or_fail(claimed: jobs.Claim, error: Exception, delay_seconds: float) -> None:
-    """Queue the job again while it has attempts left."""
+    """Queue the job again while it has attempts left; with smaller batches if memory was short."""
+    short = exhaustion.is_told_by(error)
     if claimed.attempt >= claimed.max_attempts:
+        code = "out_of_memory" if short else type(error).__name__
         # What the host or the database refuses is no request's fault.
         outside = isinstance(error, OSError | exc.SQLAlchemyError)
-        fail(claimed, type(error).__name__, "see the worker's log", divisible=not outside)
+        fail(claimed, code, "see the worker's log", divisible=not outside)
         return
     with database.transaction() as session:
-        _wait_again(session, claimed, jobs.hold(session, claimed), delay_seconds)
+        job = jobs.hold(session, claimed)
+        if short and job.inputs is not None:
+            halvings = job.inputs.get(jobs.BATCH_HALVINGS, 0) + 1
+            job.inputs = {**job.inputs, jobs.BATCH_HALVINGS: halvings}
+        _wait_again(session, claimed, job, delay_seconds)
 
 
 def give_back(claimed: jobs.Claim) -> None:

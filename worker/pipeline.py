@@ -19,7 +19,9 @@ from service import (
     acceptance,
     artifacts,
     database,
+    errors,
     fulfilment,
+    jobs,
     models,
     planning,
     publication,
@@ -27,7 +29,7 @@ from service import (
     tables,
     versions,
 )
-from worker import leases, steps
+from worker import exhaustion, leases, steps
 from worker.families import contract, registered
 
 MASK, UNLEARN, VERIFY, PUBLISH = "computing_saliency", "unlearning", "verifying", "publishing"
@@ -80,7 +82,7 @@ def run(lease: leases.Lease) -> None:
             ),
         )
         for one in tried:
-            if one is not best:
+            if one is not best and not jobs.needs(one.unlearned.name, besides=claimed.job_id):
                 storage.remove(one.unlearned.name)
 
 
@@ -123,9 +125,8 @@ def _try(
     policy: acceptance.AcceptancePolicy,
 ) -> Tried:
     """Mask → unlearn → verify → judge, by one recipe."""
-    mask_name, unlearn_name, verify_name = (
-        f"{stage}/{rung}" if rung else stage for stage in (MASK, UNLEARN, VERIFY)
-    )
+    mask_name, unlearn_name, verify_name = _names(lease.claimed, rung)
+    spec = exhaustion.smaller(spec, _halvings(lease.claimed))
     _tell(lease, MASK)
     mask = stages.run(MASK, mask_name, functools.partial(prepared.compute_mask, spec))
     _tell(lease, UNLEARN)
@@ -143,6 +144,20 @@ def _try(
         "verify": stages.run_seconds(verify_name),
     }
     return Tried(spec, unlearned, measured, acceptance.judge(measured, policy), seconds)
+
+
+def _names(claimed: jobs.Claim, rung: int) -> tuple[str, str, str]:
+    """Of the steps of a recipe. What other batches made is not gone on with, but a mask may be."""
+    mask, unlearn, verify = (
+        f"{stage}/{rung}" if rung else stage for stage in (MASK, UNLEARN, VERIFY)
+    )
+    if halvings := _halvings(claimed):
+        return mask, f"{unlearn}/halved-{halvings}", f"{verify}/halved-{halvings}"
+    return mask, unlearn, verify
+
+
+def _halvings(claimed: jobs.Claim) -> int:
+    return int((claimed.inputs or {}).get(jobs.BATCH_HALVINGS, 0))
 
 
 def _verify(
@@ -182,7 +197,7 @@ def _rendered(
             "previous_count": len(plan.previous_ids),
             "target_digest": plan.target_digest,
             **_shortened(plan),
-            "run": steps.evidence(lease.claimed),
+            "run": {**steps.evidence(lease.claimed), **_halved(lease.claimed)},
             "recipes_tried": [
                 {
                     "spec": one.spec.model_dump(mode="json"),
@@ -221,6 +236,12 @@ def _shortened(plan: planning.Plan) -> dict[str, Any]:
     return {"shortened": {**now, **{f"{name}_wanted": n for name, n in plan.wanted.items()}}}
 
 
+def _halved(claimed: jobs.Claim) -> dict[str, int]:
+    """That the batches are smaller than planned, where memory was short for them."""
+    halvings = _halvings(claimed)
+    return {jobs.BATCH_HALVINGS: halvings} if halvings else {}
+
+
 def _claim(method: str) -> str:
     """What may be said of the result, and what not."""
     if method == "retrain":
@@ -234,7 +255,15 @@ def _base(plan: planning.Plan) -> tuple[tables.Model, list[artifacts.FileRef]]:
     with database.transaction() as session:
         model = models.by_name(session, plan.model)
         version = versions.by_number(session, model, plan.base_version)
-        return model, versions.files_of(session, version)
+        files = versions.files_of(session, version)
+    broken = [file.path for file in files if not storage.is_intact(file.digest)]
+    if broken:
+        detail = (
+            f"{', '.join(broken)} of version {plan.base_version} is not whole in the store; "
+            "put the content back, then approve the requests"
+        )
+        raise errors.Conflict("artifact-missing", detail)
+    return model, files
 
 
 def _tell(lease: leases.Lease, stage: str) -> None:

@@ -41,6 +41,14 @@ def run_one(job_id: str, owner: str) -> None:
 def _run(claimed: jobs.Claim) -> None:
     _log.info("job %s: attempt %d of kind %s", claimed.job_id, claimed.attempt, claimed.kind)
     try:
+        _work(claimed)
+    except errors.LeaseLost:
+        _log.warning("job %s: lease lost, nothing written", claimed.job_id)
+
+
+def _work(claimed: jobs.Claim) -> None:
+    """Run the job and write how it ended; LeaseLost wherever somebody else has it now."""
+    try:
         with leases.Lease(claimed) as lease:
             if claimed.attempt > claimed.max_attempts:
                 detail = f"{claimed.attempt - 1} attempts ended in death"
@@ -48,7 +56,7 @@ def _run(claimed: jobs.Claim) -> None:
                 return
             _WORK[claimed.kind](lease)
     except errors.LeaseLost:
-        _log.warning("job %s: lease lost, nothing written", claimed.job_id)
+        raise
     except leases.Interrupted as reason:
         _log.info("job %s: given back: %s", claimed.job_id, type(reason).__name__)
         endings.give_back(claimed)
@@ -57,7 +65,8 @@ def _run(claimed: jobs.Claim) -> None:
     except core_errors.SalunError as error:
         endings.fail(claimed, type(error).__name__, str(error), divisible=True)
     except errors.Refusal as error:
-        endings.fail(claimed, type(error).__name__, str(error))
+        code = error.code if isinstance(error, errors.Conflict) else type(error).__name__
+        endings.fail(claimed, code, str(error))
     except Exception as error:  # noqa: BLE001 - whatever it was, the duty stays and is accounted for
         _log.exception("job %s: attempt %d failed", claimed.job_id, claimed.attempt)
         endings.retry_or_fail(claimed, error, RETRY_SECONDS)

@@ -80,7 +80,8 @@ class StoredCheckpoints:
         """Commit a state, then drop the one before it."""
         before = jobs.steps(self._claimed.job_id).get(self._name)
         path = self._scratch / "checkpoint"
-        weights.write(path, state, {"step": str(step)})
+        # It names its job: no other has the same digest, so that it can be dropped.
+        weights.write(path, state, {"step": str(step), "job": str(self._claimed.job_id)})
         stored = storage.put_file(path)
         jobs.commit_step(self._claimed, self._name, stored.digest, 0.0)
         if before is not None and before.artifact_digest != stored.digest:

@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +65,19 @@ def running(
     port: int = 0,
     database_url: str | None = None,
     broker_url: str | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
     """Start a stack as ``salun up`` does, yield it when it is ready, and stop it.
 
-    ``port`` 0 picks a free one. Raises LocalServerError with what it printed when it does not get
-    ready, or when it did not stop cleanly.
+    ``port`` 0 picks a free one; ``environment`` is set beside what this process has. Raises
+    LocalServerError with what it printed when it does not get ready, or when it did not stop
+    cleanly.
     """
     folder = folders.DataFolder.prepare(data_dir)
     log = folder.logs / "up.log"
     replaced = {"DATABASE_URL": database_url or "", "BROKER_URL": broker_url or ""}
-    environment = settings.child_environment(
-        SALUN_DATA_DIR=str(folder.root), PORT=str(port), **replaced
+    full = settings.child_environment(
+        **(environment or {}), SALUN_DATA_DIR=str(folder.root), PORT=str(port), **replaced
     )
     command = [launch.interpreter(), "-m", "client.main", "up", "--json"]
     with log.open("wb") as output:
@@ -84,7 +86,7 @@ def running(
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=environment,
+            env=full,
             start_new_session=True,
         )
     try:

@@ -8,6 +8,7 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
+from benchmarks import bare_models
 from service import database, errors, jobs, queue, tables
 
 pytestmark = pytest.mark.usefixtures("empty")
@@ -130,6 +131,25 @@ def test_a_requeued_job_waits_for_its_delay_and_may_be_claimed_again() -> None:
     assert claim().attempt == 2
 
 
+def test_what_another_job_or_a_version_holds_is_needed() -> None:
+    """Two models over the same data come to the same weights: one file, of which one lets go."""
+    enqueue("model:a")
+    enqueue("model:b")
+    mine, other = claim(), claim()
+    jobs.commit_step(mine, "unlearning", "a" * 64, 1.0)
+    assert not jobs.needs("a" * 64, besides=mine.job_id)
+    jobs.commit_step(other, "unlearning", "a" * 64, 1.0)
+    assert jobs.needs("a" * 64, besides=mine.job_id)
+    with database.transaction() as session:
+        jobs.finish(session, jobs.hold(session, other), "failed", None)
+    assert not jobs.needs("a" * 64, besides=mine.job_id)
+    bare_models.dataset("rows", 2)
+    bare_models.model("net", "rows", window_seconds=0.0)
+    with database.transaction() as session:
+        digest = session.scalars(sa.select(tables.VersionFile.digest)).one()
+    assert jobs.needs(digest, besides=mine.job_id)
+
+
 def test_hints_leave_through_the_outbox_once_and_jobs_that_wait_are_hinted_again() -> None:
     job_id = enqueue()
     assert queue.relay() == 1
@@ -137,3 +157,15 @@ def test_hints_leave_through_the_outbox_once_and_jobs_that_wait_are_hinted_again
     with database.transaction() as session:
         assert [job.id for job in jobs.unclaimed(session, 0.0)] == [job_id]
         assert jobs.unclaimed(session, 60.0) == []
+
+
+def test_a_sweep_hints_the_most_urgent_of_each_queue_and_no_flood() -> None:
+    first = enqueue()
+    for _ in range(2 * jobs.MOST_HINTS):
+        enqueue()
+    with database.transaction() as session:
+        ingestion = jobs.enqueue(session, jobs.INGESTION, line="set", subject_id=uuid.uuid4()).id
+    with database.transaction() as session:
+        found = [job.id for job in jobs.unclaimed(session, 0.0)]
+    assert len(found) == jobs.MOST_HINTS + 1
+    assert {first, ingestion} <= set(found)

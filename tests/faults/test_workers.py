@@ -1,0 +1,169 @@
+"""Workers die, freeze and are told to go: the same bits come out, and nothing is lost."""
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from client.local import processes
+from tests import conftest, material
+from tests.faults import breakpoints
+from tests.faults.conftest import Faulted, frozen, until
+
+_STEP = "job_step", "INSERT"
+_TOLD = "forget_request", "UPDATE"
+_STEPS = ("computing_saliency", "unlearning", "verifying")
+
+# Where the worker dies: inside the statement that would commit a step (its artifact is stored, its
+# row is not), or inside the first statement after a step.
+DEATHS = {
+    "in the claim": ("event", "INSERT", "NEW.type = 'claimed'"),
+    "before its inputs are pinned": ("job", "UPDATE", "NEW.inputs IS DISTINCT FROM OLD.inputs"),
+    "before its first stage": (*_TOLD, "NEW.stage = 'computing_saliency'"),
+    "before the mask": (*_STEP, "NEW.name = 'computing_saliency'"),
+    "after the mask": (*_TOLD, "NEW.stage = 'unlearning'"),
+    "before the first checkpoint": (*_STEP, "NEW.name = 'unlearning/checkpoint'"),
+    "before a later checkpoint": ("job_step", "UPDATE", "NEW.name = 'unlearning/checkpoint'"),
+    "before the weights": (*_STEP, "NEW.name = 'unlearning'"),
+    "after the weights": (*_TOLD, "NEW.stage = 'verifying'"),
+    "before the report": (*_STEP, "NEW.name = 'verifying'"),
+    "after the report": (*_TOLD, "NEW.stage = 'publishing'"),
+    "in the publication": ("job", "UPDATE", "NEW.status = 'succeeded'"),
+}  # fmt: skip
+_QUICK = {"before a later checkpoint", "in the publication"}
+
+
+@pytest.mark.parametrize(
+    "death",
+    [
+        name if name in _QUICK else pytest.param(name, marks=pytest.mark.faults_full)
+        for name in DEATHS
+    ],
+)
+def test_a_worker_killed_around_any_step_changes_no_bit(faulted: Faulted, death: str) -> None:
+    model = faulted.model()
+    with breakpoints.at(faulted.api.running.database_url, *DEATHS[death]) as place:
+        request = faulted.submit(model)
+        place.reached()
+        if death == "in the claim":  # nobody has the job yet: it was one of these
+            for parent in faulted.fleet.parents():
+                faulted.fleet.kill(parent)
+        else:
+            faulted.kill_worker(request)
+        place.release()
+        faulted.completes(model, request)
+    job = faulted.job(request)
+    assert job["attempts"] == (1 if death == "in the claim" else 2)
+
+
+@pytest.mark.faults_full
+def test_a_worker_killed_right_after_publication_leaves_one_version(faulted: Faulted) -> None:
+    model = faulted.model()
+    request = faulted.submit(model)
+    parent, child = owner(faulted, request)
+    faulted.api.ended(request["id"])
+    processes.end([parent, child], [(signal.SIGKILL, 5.0)])
+    faulted.completes(model, request)
+    assert faulted.job(request)["attempts"] == 1
+
+
+@pytest.mark.faults_full
+def test_a_worker_that_dies_every_time_is_counted_and_a_person_decides(faulted: Faulted) -> None:
+    """Whatever kills the process kills it again: bounded, and the duty stays."""
+    model = faulted.model()
+    request = faulted.submit(model)
+    job_id = faulted.job(request)["id"]
+    for attempt in (1, 2, 3):
+        with breakpoints.at(
+            faulted.api.running.database_url, *DEATHS["before a later checkpoint"]
+        ) as place:
+            if faulted.claims(job_id) > attempt:
+                pytest.fail("it ran further than the place where it dies")
+            place.reached()
+            faulted.kill_worker(request)
+    done = faulted.api.ended(request["id"])
+    assert (done["status"], done["reason"]) == ("action_required", "job_failed")
+    job = faulted.job(request)
+    assert (job["status"], job["error"]["code"]) == ("failed", "worker_died")
+    assert faulted.versions(model) == [1]
+    faulted.approve(request)
+    faulted.completes(model, request)
+
+
+@pytest.mark.parametrize(
+    "step", [30, pytest.param(2, marks=pytest.mark.faults_full)], ids=["midway", "at its start"]
+)
+def test_a_worker_told_to_go_gives_its_job_back(faulted: Faulted, step: int) -> None:
+    model = faulted.model()
+    request = faulted.submit(model)
+    until_step(faulted.api, request["id"], step)
+    parent, _ = faulted.worker_of(request)
+    os.kill(parent, signal.SIGTERM)
+    faulted.completes(model, request)
+    assert faulted.job(request)["attempts"] == 1  # leaving on purpose does not count
+    assert faulted.claims(faulted.job(request)["id"]) == 2
+
+
+def test_a_frozen_worker_is_overtaken_and_publishes_nothing(faulted: Faulted) -> None:
+    """SIGSTOP for longer than the lease: another worker takes over; the zombie wakes and stops."""
+    model = faulted.model()
+    request = faulted.submit(model)
+    until_step(faulted.api, request["id"], 10)
+    with frozen(faulted.worker_of(request)[1]):
+        faulted.api.ended(request["id"])
+    time.sleep(2)  # it would publish now
+    faulted.completes(model, request)
+    assert faulted.job(request)["attempts"] == 2
+
+
+@pytest.mark.faults_full
+def test_a_worker_frozen_in_its_publication_publishes_once(faulted: Faulted) -> None:
+    """It holds the locks of its transaction, so that nobody can overtake it there."""
+    model = faulted.model()
+    with breakpoints.at(faulted.api.running.database_url, *DEATHS["in the publication"]) as place:
+        request = faulted.submit(model)
+        place.reached()
+        with frozen(faulted.worker_of(request)[1]):
+            place.let_pass()
+            time.sleep(conftest.LEASE_SECONDS + 5)
+            assert faulted.versions(model) == [1]
+        faulted.completes(model, request)
+    assert faulted.claims(faulted.job(request)["id"]) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "api",
+        pytest.param("housekeeping", marks=pytest.mark.faults_full),
+        pytest.param("beat", marks=pytest.mark.faults_full),
+        "valkey",
+        "postgres",
+    ],
+)
+def test_whatever_is_killed_nothing_accepted_is_lost(faulted: Faulted, name: str) -> None:
+    model = faulted.model()
+    sample = {"kind": "sample", "ids": material.train_ids()[:5]}
+    answer = faulted.api.forget(model, sample, method=conftest.QUICK)
+    assert answer.status_code == 202, answer.text
+    pid = faulted.api.running.kill(name, signal.SIGKILL)
+    faulted.api.running.wait_restarted(name, pid, patience=30)
+    conftest.until_ready(faulted.api)
+    assert faulted.api.ended(answer.json()["id"])["status"] == "completed"
+    assert faulted.versions(model) == [1, 2]
+
+
+def owner(faulted: Faulted, request: dict[str, Any]) -> tuple[int, int]:
+    until(lambda: faulted.job(request)["status"] == "running")
+    return faulted.worker_of(request)
+
+
+def until_step(api: conftest.Api, request_id: str, step: int) -> None:
+    def reached(body: dict[str, object]) -> bool:
+        progress = body["progress"]
+        at = progress["step"] if isinstance(progress, dict) else 0
+        return body["stage"] == "unlearning" and at >= step
+
+    api.until(f"/v1/forget-requests/{request_id}", reached)
