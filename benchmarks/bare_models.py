@@ -72,7 +72,11 @@ def dataset(name: str, samples: int) -> None:
 
 def model(name: str, of: str, *, window_seconds: float) -> None:
     """A model over that dataset with a published first version."""
-    policy = {"batch_window_seconds": window_seconds, "max_forget_share": 0.99}
+    policy = {
+        "batch_window_seconds": window_seconds,
+        "max_forget_share": 0.99,
+        "budget": {"daily_share": None},
+    }
     with database.transaction() as session:
         dataset_id = session.scalars(
             sa.select(tables.Dataset.id).where(tables.Dataset.name == of)

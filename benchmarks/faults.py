@@ -180,7 +180,7 @@ def _serve(running: stack.Running, folder: Path, count: int) -> list[str]:
         served.ingest(api, "digits", folder / "digits.parquet")
         for name in names:
             served.register(
-                api, name, dataset="digits", net=folder / "net", batch_window_seconds=0.0
+                api, name, dataset="digits", net=folder / "net", policy=served.lenient(0.0)
             )
     return names
 

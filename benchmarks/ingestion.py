@@ -161,7 +161,7 @@ class _Subject:
     def _accept(self, name: str) -> float:
         """Seconds until one demand of many ids is accepted."""
         served.register(
-            self.api, name, dataset=name, net=self.folder / "net", batch_window_seconds=3600.0
+            self.api, name, dataset=name, net=self.folder / "net", policy=served.lenient(3600.0)
         )
         count = min(_FORGET, self.training_set.trained // 2)
         envelope = json.dumps({"model": name, "targets": []})

@@ -49,7 +49,7 @@ def _serve(
     file = folder / f"{name}.parquet"
     training_set.write(file)
     served.ingest(api, name, file)
-    served.register(api, name, dataset=name, net=folder / "net", batch_window_seconds=window)
+    served.register(api, name, dataset=name, net=folder / "net", policy=served.lenient(window))
 
 
 if __name__ == "__main__":
