@@ -16,6 +16,7 @@ from api.routes import (
     health,
     hub,
     jobs,
+    metrics,
     registry,
 )
 from salun_core import __version__
@@ -53,7 +54,7 @@ def create() -> fastapi.FastAPI:
     errors.install(app)
     hub.install(app)
     for routes in (
-        health, forget_requests, jobs, datasets, blobs, registry, audits, api_keys, hub,
+        health, metrics, forget_requests, jobs, datasets, blobs, registry, audits, api_keys, hub,
     ):  # fmt: skip
         app.include_router(routes.router)
     return app
