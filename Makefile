@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-diffusion up test test-faults check bench bench-faults bench-quality bench-diffusion migrate format
+.PHONY: help setup demo demo-diffusion up test test-faults check bench bench-faults bench-quality bench-diffusion bench-sequences migrate format
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ bench-diffusion: $(STAMP) ## compare methods on models that draw; prints mean an
 	@$(BIN)/python -m benchmarks.diffusion_step
 	@$(BIN)/python -m benchmarks.diffusion_memory
 	@$(BIN)/python -m benchmarks.diffusion --out bench-diffusion
+
+bench-sequences: $(STAMP) ## twelve requests in a row on one model, from the anchor and chained (8 minutes)
+	@$(BIN)/python -m benchmarks.sequences
 
 migrate: $(STAMP) ## bring the database at DATABASE_URL to the newest schema
 	@$(BIN)/python -m migrations
