@@ -301,4 +301,4 @@ def test_leases_hold_whatever_happens() -> None:
 @pytest.mark.faults_full
 @pytest.mark.usefixtures("long_lease")
 def test_leases_hold_whatever_happens_for_long() -> None:
-    run(examples=150, steps=60)
+    run(examples=60, steps=50)
