@@ -13,6 +13,9 @@ app = queue.app()
 app.conf.update(
     imports=["worker.tasks"],
     worker_hijack_root_logger=False,
+    # Celery kills a child that is not up in 4 s and forks the next: on a busy machine, or a cold
+    # disk, loading torch takes longer, and the worker would never come up.
+    worker_proc_alive_timeout=600.0,
     beat_schedule={
         "sweep": {
             "task": "worker.tasks.sweep",

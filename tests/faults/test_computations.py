@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import conftest, material
 from tests.faults.conftest import Faulted, until
 
-WHOLE_BATCH = {"batch_size": 870, "epochs": 1}
+WHOLE_BATCH = {"batch_size": 870, "epochs": 1, "learning_rate": 0.01}
+LARGE = {**material.CONFIG["pretrained_cfg"], "input_size": [1, 48, 48]}
+"""Pictures so large that a whole batch needs about a gigabyte: far more than any small noise."""
 
 
 def test_a_loss_that_becomes_nan_is_bounded_and_a_person_decides(faulted: Faulted) -> None:
@@ -27,7 +30,7 @@ def test_a_loss_that_becomes_nan_is_bounded_and_a_person_decides(faulted: Faulte
 @pytest.fixture
 def margin() -> int:
     """Less than the whole batch needs, enough for half of it or a quarter."""
-    return 72 * 2**20
+    return 750 * 2**20
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def short_of_memory(faulted: Faulted, margin: int) -> Iterator[None]:
             limit = pages * os.sysconf("SC_PAGE_SIZE") + margin
             before = resource.prlimit(child, resource.RLIMIT_AS)
             resource.prlimit(child, resource.RLIMIT_AS, (limit, before[1]))
-            stack.callback(resource.prlimit, child, resource.RLIMIT_AS, before)
+            stack.callback(_give_back, child, before)
         yield
 
 
@@ -48,7 +51,7 @@ def short_of_memory(faulted: Faulted, margin: int) -> Iterator[None]:
 def test_a_job_whose_memory_runs_out_is_tried_again_with_smaller_batches(
     faulted: Faulted,
 ) -> None:
-    model = faulted.model()
+    model = large_model(faulted)
     request = faulted.submit(model, **WHOLE_BATCH)
     done = faulted.api.ended(request["id"])
     job = faulted.job(request)
@@ -61,13 +64,27 @@ def test_a_job_whose_memory_runs_out_is_tried_again_with_smaller_batches(
 
 
 @pytest.mark.faults_full
-@pytest.mark.parametrize("margin", [2**20])
+@pytest.mark.parametrize("margin", [150 * 2**20])
 @pytest.mark.usefixtures("short_of_memory")
 def test_memory_that_no_batch_is_small_enough_for_is_bounded(faulted: Faulted) -> None:
-    model = faulted.model()
+    model = large_model(faulted)
     request = faulted.submit(model, **WHOLE_BATCH)
     held = faulted.api.ended(request["id"])
     assert (held["status"], held["reason"]) == ("action_required", "job_failed")
     job = faulted.job(request)
     assert (job["status"], job["attempts"]) == ("failed", 3)
     assert faulted.versions(model) == [1]
+
+
+def large_model(faulted: Faulted) -> str:
+    api = faulted.api
+    name = api.registered("classifier", "digits", {"acceptance": conftest.WIDE})
+    answer = api.version(name, material.config(pretrained_cfg=LARGE), material.trained())
+    assert answer.status_code == 202, answer.text
+    api.until(answer.headers["Location"], lambda version: version["state"] == "published")
+    return name
+
+
+def _give_back(pid: int, limits: tuple[int, int]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_AS, limits)
