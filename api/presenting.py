@@ -228,7 +228,7 @@ def audit_item(
             "stage": job.stage,
             "job_id": job.id,
             "options": row.options,
-            "progress": _progress(job) if status in {"queued", "running"} else None,
+            "progress": _progress(job) if status in jobs.UNFINISHED else None,
             "error": job.error,
             "created_at": row.created_at,
             "finished_at": job.finished_at,

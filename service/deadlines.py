@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import batches, errors, forget_requests, fulfilment, tables, telling
+from service import batches, errors, forget_requests, fulfilment, jobs, tables, telling
 
 MOST_MONTHS = 2
 ALARMS = (50, 80, 95)  # percent of the time from receipt to the due date
@@ -153,7 +153,7 @@ def _restamp_jobs(session: orm.Session, request: tables.ForgetRequest) -> None:
     )
     for job in session.scalars(
         sa.select(tables.Job).where(
-            tables.Job.subject_id.in_(waiting), tables.Job.status.in_(("queued", "running"))
+            tables.Job.subject_id.in_(waiting), tables.Job.status.in_(jobs.UNFINISHED)
         )
     ):
         due_at = session.scalar(batches.due_at(job.subject_id))

@@ -76,11 +76,11 @@ def _ready() -> sa.Select[str]:
     of_job = sa.exists().where(
         tables.JobStep.artifact_digest == gone.digest,
         tables.Job.id == tables.JobStep.job_id,
-        tables.Job.status.in_(("queued", "running")),
+        tables.Job.status.in_(jobs.UNFINISHED),
     )
     plan = sa.exists().where(
         tables.Job.inputs["plan"].astext == gone.digest,
-        tables.Job.status.in_(("queued", "running")),
+        tables.Job.status.in_(jobs.UNFINISHED),
     )
     needed = sa.or_(of_version, of_dataset, of_judge, of_shadows, of_job, plan)
     return (

@@ -36,7 +36,7 @@ def enqueue_due(session: orm.Session) -> int:
         under_way = sa.select(tables.Job.id).where(
             tables.Job.kind == jobs.DISPOSAL,
             tables.Job.subject_id == model.id,
-            tables.Job.status.in_(("queued", "running")),
+            tables.Job.status.in_(jobs.UNFINISHED),
         )
         if session.scalar(under_way.limit(1)) is None and _has_due(session, model):
             jobs.enqueue(session, jobs.DISPOSAL, line=pace.line_of(model.id), subject_id=model.id)
@@ -75,11 +75,11 @@ def purge_versions(session: orm.Session, model: tables.Model) -> list[int]:
 def erase_samples(session: orm.Session, model: tables.Model) -> int:
     """Delete the bytes and the ledger's rows of samples that every model over them has erased.
 
-    Needs that no job of another model over the same data runs or is half done: returns 0 then, and
-    the next sweep asks again. Returns how many samples are gone.
+    Needs that no job over the same data runs or is half done: returns 0 then, and a later disposal
+    does it. Returns how many samples are gone.
     """
     dataset = session.get_one(tables.Dataset, model.dataset_id, with_for_update=True)
-    if _others_at_work(session, model):
+    if _data_in_use(session, model):
         return 0
     due = session.scalars(_erasable(model)).all()
     if not due:
@@ -109,13 +109,20 @@ def erase_samples(session: orm.Session, model: tables.Model) -> int:
 
 
 def _has_due(session: orm.Session, model: tables.Model) -> bool:
-    for due in (_purgeable(model), _erasable(model)):
-        if session.scalars(due.order_by(None).limit(1)).first() is not None:
-            return True
-    return any(
+    """Whether a disposal would find something to do.
+
+    One that had to wait for others would be queued again with every sweep, and, being due at once,
+    keep a job that is half done from the line.
+    """
+    if session.scalars(_purgeable(model).limit(1)).first() is not None:
+        return True
+    if any(
         aliases.missing_erasures(session, model, version)
         for version in session.scalars(_superseded(model))
-    )
+    ):
+        return True
+    erasable = session.scalars(_erasable(model).order_by(None).limit(1)).first() is not None
+    return erasable and not _data_in_use(session, model, but_runs_on=pace.line_of(model.id))
 
 
 def _superseded(model: tables.Model) -> sa.Select[tables.Version]:
@@ -137,10 +144,16 @@ def _purgeable(model: tables.Model) -> sa.Select[tables.Version]:
         version.state == "staged", version.report.is_not(None), version.created_at < before
     )
     revoked = sa.and_(version.state == "revoked", version.revoked_at < before)
+    starts_from_it = sa.exists().where(
+        tables.Job.line == pace.line_of(model.id),
+        tables.Job.status.in_(jobs.UNFINISHED),
+        tables.Job.inputs["base_version"].as_integer() == version.number,
+    )
     return sa.select(version).where(
         version.model_id == model.id,
         sa.or_(failed, revoked),
         version.number != (model.head or 0),
+        ~starts_from_it,
     )
 
 
@@ -178,8 +191,13 @@ def _window(model: tables.Model) -> datetime.timedelta:
     return datetime.timedelta(seconds=models.policy_of(model).proof_window_seconds)
 
 
-def _others_at_work(session: orm.Session, model: tables.Model) -> bool:
-    """Whether a job over the same data runs, or waits in the midst of its work."""
+def _data_in_use(
+    session: orm.Session, model: tables.Model, *, but_runs_on: str | None = None
+) -> bool:
+    """Whether a job over the same data runs, or waits in the midst of its work.
+
+    What runs on the line ``but_runs_on`` does not count: a disposal there waits for its end.
+    """
     lines = [
         pace.line_of(model_id)
         for model_id in session.scalars(
@@ -191,7 +209,7 @@ def _others_at_work(session: orm.Session, model: tables.Model) -> bool:
         job.line.in_(lines),
         job.kind != jobs.DISPOSAL,
         sa.or_(
-            job.status == "running",
+            sa.and_(job.status == "running", job.line.is_distinct_from(but_runs_on)),
             sa.and_(job.status == "queued", job.inputs.is_not(None)),
         ),
     )

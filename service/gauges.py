@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import deadlines, fulfilment, tables
+from service import deadlines, fulfilment, jobs, tables
 
 Labels = Mapping[str, str]
 
@@ -61,7 +61,7 @@ def read(session: orm.Session) -> list[Gauge]:
                 ({"queue": row.queue, "status": row.status}, float(row.number))
                 for row in session.execute(
                     sa.select(job.queue, job.status, sa.func.count().label("number"))
-                    .where(job.status.in_(("queued", "running")))
+                    .where(job.status.in_(jobs.UNFINISHED))
                     .group_by(job.queue, job.status)
                 )
             ],

@@ -21,6 +21,7 @@ INGESTION = "ingestion"
 VALIDATION = "validation"
 AUDIT = "audit"
 DISPOSAL = "disposal"
+UNFINISHED = ("queued", "running")
 BATCH_HALVINGS = "batch_halvings"
 """Among a job's inputs: how often its batches were halved, because memory ran out."""
 
@@ -124,7 +125,8 @@ def _claimable(
         )
         .exists()
     )
-    # Of two queues that work on one line neither may keep the other from it for ever.
+    # Of two queues that work on one line neither may keep the other from it for ever. Not so for a
+    # job whose owner went silent: it still has the line, and nobody else can take it over.
     more_urgent_elsewhere = (
         sa.select(other.id)
         .where(
@@ -139,11 +141,10 @@ def _claimable(
     return (
         job.queue == queue_name,
         sa.or_(
-            sa.and_(job.status == "queued", job.not_before <= now),
+            sa.and_(job.status == "queued", job.not_before <= now, ~more_urgent_elsewhere),
             sa.and_(job.status == "running", job.lease_expires_at < now),
         ),
         ~line_is_busy,
-        ~more_urgent_elsewhere,
     )
 
 
@@ -282,7 +283,7 @@ def needs(digest: str, *, besides: uuid.UUID) -> bool:
         .where(
             step.artifact_digest == digest,
             step.job_id != besides,
-            job.status.in_(("queued", "running")),
+            job.status.in_(UNFINISHED),
         )
     )
     files = sa.select(file.version_id).where(file.digest == digest)
@@ -326,7 +327,7 @@ def request_cancel(session: orm.Session, job_id: uuid.UUID, actor: str) -> table
     job = session.scalar(sa.select(tables.Job).where(tables.Job.id == job_id).with_for_update())
     if job is None:
         raise errors.NotFound("job-not-found", f"no job {job_id}")
-    if job.status not in {"queued", "running"}:
+    if job.status not in UNFINISHED:
         raise errors.Conflict("job-finished", f"job {job_id} is {job.status} already")
     job.cancel_requested = True
     telling.audit(session, actor, "job.cancel", job_id)

@@ -53,7 +53,7 @@ def waiting(line: sa.ColumnElement[str]) -> sa.Select[int]:
     return (
         sa.select(sa.func.count())
         .select_from(tables.Job)
-        .where(tables.Job.line == line, tables.Job.status.in_(("queued", "running")))
+        .where(tables.Job.line == line, tables.Job.status.in_(jobs.UNFINISHED))
     )
 
 

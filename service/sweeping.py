@@ -34,15 +34,11 @@ class Swept:
 
 
 def sweep() -> Swept:
-    """Seal what is due, tell of deadlines, hint jobs that wait or went silent, send the outbox."""
+    """Seal what is due, tell of deadlines, hint what waits, send the outbox, delete what may go."""
     with database.transaction() as session:
         sealed = sealing.seal_due(session)
     with database.transaction() as session:
         alarmed = deadlines.alarm(session)
-    with database.transaction() as session:
-        disposal.enqueue_due(session)
-    with database.transaction() as session:
-        destroyed = destruction.destroy(session)
     with database.transaction() as session:
         waiting = jobs.unclaimed(session, older_than_seconds=settings.load().sweep_seconds)
         for job in waiting:
@@ -52,6 +48,11 @@ def sweep() -> Swept:
     sent = 0
     while count := queue.relay():
         sent += count
+    # After all that keeps requests moving: a disk that refuses to delete must not stop that.
+    with database.transaction() as session:
+        disposal.enqueue_due(session)
+    with database.transaction() as session:
+        destroyed = destruction.destroy(session)
     return Swept(sealed, alarmed, destroyed, len(waiting), sent)
 
 

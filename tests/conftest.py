@@ -1,19 +1,14 @@
 """One real stack for the whole run: PostgreSQL, Valkey, API, workers, beat."""
 
-import contextlib
 import dataclasses
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from client import settings
 from client.local import stack
 from tests import material
 
@@ -161,35 +156,6 @@ def until_ready(api: Api, seconds: float = 20) -> None:
             pass
         time.sleep(0.1)
     pytest.fail(f"not ready within {seconds} s")
-
-
-def children(pid: int | None) -> list[int]:
-    """The child processes of a process of ours."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in found]
-
-
-@contextlib.contextmanager
-def second_worker(running: stack.Running) -> Iterator[None]:
-    """One more GPU worker beside the supervised one."""
-    command = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker"]
-    options = ["-P", "prefork", "-c", "1", "-Q", "unlearning", "-n", "second@%h"]
-    environment = settings.child_environment(
-        DATABASE_URL=running.database_url,
-        BROKER_URL=running.broker_url,
-        SALUN_DATA_DIR=str(running.folder.root),
-        SALUN_LEASE_SECONDS=str(LEASE_SECONDS),
-        SALUN_TORCH_THREADS="1",
-    )
-    with (running.folder.logs / "second.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, *options], env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 def client(base_url: str, key: str | None) -> httpx.Client:

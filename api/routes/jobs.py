@@ -84,4 +84,4 @@ def _followed(job_id: uuid.UUID) -> events.Followed:
         progress = shown.model_dump(
             mode="json", include={"stage", "step", "total_steps", "fraction", "eta_seconds"}
         )
-        return events.Followed([job_id], progress, row.status not in {"queued", "running"})
+        return events.Followed([job_id], progress, row.status not in jobs.UNFINISHED)

@@ -261,7 +261,7 @@ async def _until_finished(request: fastapi.Request, job_id: uuid.UUID) -> None:
 
 def _is_finished(job_id: uuid.UUID) -> bool:
     with database.transaction() as session:
-        return jobs.by_id(session, job_id).status not in {"queued", "running"}
+        return jobs.by_id(session, job_id).status not in jobs.UNFINISHED
 
 
 def _validated(model: str, number: int) -> registry.VersionOut:

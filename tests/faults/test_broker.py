@@ -51,7 +51,8 @@ def test_an_api_that_dies_between_commit_and_hint_leaves_it_to_the_sweeper(
     with frozen(faulted.api.running.pids()["valkey"]):
         request = faulted.submit(model)
         parent = running.pids()["api"]
-        children = conftest.children(parent)
+        assert parent is not None
+        children = processes.children_of(parent)
         log = running.folder.logs / "api.log"
         running.kill("api", signal.SIGKILL)
         processes.end(children, [(signal.SIGKILL, 5.0)])

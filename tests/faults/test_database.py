@@ -1,6 +1,5 @@
 """Connections are cut, the database is restarted, killed, frozen and changed while a job runs."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,9 +10,10 @@ import psycopg
 import pytest
 
 from client import settings
+from client.local import processes
 from tests import conftest
 from tests.faults import breakpoints
-from tests.faults.conftest import Faulted
+from tests.faults.conftest import Faulted, frozen
 from tests.faults.test_workers import DEATHS, until_step
 
 _FULL = pytest.mark.faults_full
@@ -99,12 +99,8 @@ def test_a_database_frozen_past_the_lease_publishes_once(faulted: Faulted) -> No
     until_step(faulted.api, request["id"], 10)
     parent = faulted.api.running.pids()["postgres"]
     assert parent is not None
-    processes = [parent, *conftest.children(parent)]
-    for pid in processes:
-        os.kill(pid, signal.SIGSTOP)
-    time.sleep(conftest.LEASE_SECONDS + 2)
-    for pid in processes:
-        os.kill(pid, signal.SIGCONT)
+    with frozen(parent, *processes.children_of(parent)):
+        time.sleep(conftest.LEASE_SECONDS + 2)
     faulted.completes(model, request)
 
 

@@ -315,3 +315,44 @@ def test_sweeps_queue_one_disposal_for_a_model(caller: api_keys.Caller, model: s
     claimed = jobs.claim(queue.HOUSEKEEPING, "test")
     assert claimed is not None
     assert claimed.kind == jobs.DISPOSAL
+
+
+def test_no_disposal_is_queued_that_would_have_to_wait(caller: api_keys.Caller, model: str) -> None:
+    """Being due at once it would keep a job that is half done from the line, sweep after sweep."""
+    erase(caller, model, samples_target(*material.train_ids()[:5]))
+    dispose(model)  # revokes what is superseded, so that only samples are due later
+    duties.submit(caller, model, samples_target(*material.train_ids()[5:9]))
+    claimed = jobs.claim(queue.UNLEARNING, "test")
+    assert claimed is not None
+    with database.transaction() as session:
+        session.execute(
+            sa.update(tables.Erasure)
+            .where(tables.Erasure.erased_at.is_not(None))
+            .values(erased_at=tables.Erasure.erased_at - datetime.timedelta(hours=2))
+        )
+        jobs.hold(session, claimed).inputs = {"plan": "0" * 64, "base_version": 2}
+        jobs.requeue(session, jobs.hold(session, claimed))
+    with database.transaction() as session:
+        assert disposal.enqueue_due(session) == 0
+    claimed = jobs.claim(queue.UNLEARNING, "another")
+    assert claimed is not None
+    with database.transaction() as session:
+        assert disposal.enqueue_due(session) == 1  # it runs when the line is free
+        jobs.finish(session, jobs.hold(session, claimed), "succeeded", None)
+    assert dispose(model)[2] == 5
+
+
+def test_a_version_that_a_half_done_job_starts_from_is_not_purged(
+    caller: api_keys.Caller, model: str
+) -> None:
+    erase(caller, model, samples_target(*material.train_ids()[:5]))
+    assert dispose(model)[0] == [1]
+    let_pass(hours=2)
+    duties.submit(caller, model, samples_target(*material.train_ids()[5:9]))
+    claimed = jobs.claim(queue.UNLEARNING, "test")
+    assert claimed is not None
+    jobs.pin_inputs(claimed, {"plan": "0" * 64, "base_version": 1})
+    assert dispose(model)[1] == []
+    with database.transaction() as session:
+        jobs.finish(session, jobs.hold(session, claimed), "succeeded", None)
+    assert dispose(model)[1] == [1]

@@ -131,6 +131,37 @@ def test_a_requeued_job_waits_for_its_delay_and_may_be_claimed_again() -> None:
     assert claim().attempt == 2
 
 
+def test_a_more_urgent_job_of_another_queue_goes_first_on_a_line() -> None:
+    """A disposal is due at once: the unlearning behind it waits, or it would never get the line."""
+    with database.transaction() as session:
+        for kind, days in ((jobs.UNLEARNING, 30), (jobs.DISPOSAL, 0)):
+            due_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+            jobs.enqueue(session, kind, line="model:a", subject_id=uuid.uuid4(), due_at=due_at)
+    assert jobs.claim(queue.UNLEARNING, "gpu") is None
+    disposal = jobs.claim(queue.HOUSEKEEPING, "housekeeping")
+    assert disposal is not None
+    with database.transaction() as session:
+        jobs.finish(session, jobs.hold(session, disposal), "succeeded", None)
+    assert claim().kind == jobs.UNLEARNING
+
+
+def test_a_silent_owners_job_is_taken_over_whatever_waits_behind_it() -> None:
+    """It still has the line, so that a more urgent job of another queue cannot run before it."""
+    job_id = enqueue("model:a")
+    claim()
+    with database.transaction() as session:
+        session.execute(sa.update(tables.Job).values(due_at=sa.text("now() + interval '30 days'")))
+        jobs.enqueue(session, jobs.DISPOSAL, line="model:a", subject_id=uuid.uuid4())
+        session.execute(
+            sa.update(tables.Job)
+            .where(tables.Job.id == job_id)
+            .values(lease_expires_at=sa.text("now() - interval '1 second'"))
+        )
+    assert jobs.claim(queue.HOUSEKEEPING, "housekeeping") is None
+    again = claim("another")
+    assert (again.job_id, again.attempt) == (job_id, 2)
+
+
 def test_what_another_job_or_a_version_holds_is_needed() -> None:
     """Two models over the same data come to the same weights: one file, of which one lets go."""
     enqueue("model:a")
