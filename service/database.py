@@ -1,6 +1,7 @@
 """One engine for each process, and the transaction that every caller works in."""
 
 import contextlib
+import datetime
 import functools
 from collections.abc import Iterator
 
@@ -28,6 +29,12 @@ def driver_url(url: str) -> sa.URL:
         msg = f"DATABASE_URL: got {parsed.get_backend_name()!r}, expected postgresql://…"
         raise ValueError(msg)
     return parsed.set(drivername="postgresql+psycopg")
+
+
+def now(session: orm.Session) -> datetime.datetime:
+    """The time by the database's clock, which all processes share."""
+    moment: datetime.datetime = session.scalars(sa.select(sa.func.clock_timestamp())).one()
+    return moment
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import batches, errors, forget_requests, fulfilment, jobs, tables, telling
+from service import batches, database, errors, forget_requests, fulfilment, jobs, tables, telling
 
 MOST_MONTHS = 2
 ALARMS = (50, 80, 95)  # percent of the time from receipt to the due date
@@ -36,7 +36,7 @@ def extend(
         )
         raise errors.Conflict("already-extended", detail)
     paused = request.due_at - _months_after(session, request, 1)
-    if session.scalar(sa.select(sa.func.clock_timestamp() > request.due_at)):
+    if database.now(session) > request.due_at:
         due = request.due_at.isoformat()
         detail = f"this request was due at {due}; expected it to be extended before"
         raise errors.Conflict("deadline-passed", detail)
@@ -94,8 +94,7 @@ def resume(session: orm.Session, actor: str, request: tables.ForgetRequest, reas
     """
     if request.paused_at is None:
         raise errors.Conflict("clock-running", "the clock of this request is not paused")
-    now = session.scalars(sa.select(sa.func.clock_timestamp())).one()
-    request.due_at += now - request.paused_at
+    request.due_at += database.now(session) - request.paused_at
     request.paused_at = None
     fulfilment.tell(session, request, "resumed")
     telling.audit(

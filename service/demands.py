@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from salun_core import phrases, specs
-from service import batches, errors, families, ledger, models, pace, tables
+from service import batches, database, errors, families, ledger, models, pace, tables
 
 _TARGETS = pydantic.TypeAdapter(tuple[specs.Target, ...])
 _DAY = datetime.timedelta(days=1)
@@ -101,8 +101,17 @@ def served_model(session: orm.Session, demand: Demand) -> tables.Model:
     return model
 
 
-def resolved(session: orm.Session, model: tables.Model, demand: Demand) -> ledger.Resolution:
-    """What the demand names; raises :class:`errors.Invalid` where that is nothing, or too much."""
+def resolved(
+    session: orm.Session,
+    model: tables.Model,
+    policy: models.ModelPolicy,
+    demand: Demand,
+    erasures: int,
+) -> ledger.Resolution:
+    """What the demand names; raises :class:`errors.Invalid` where that is nothing, or too much.
+
+    ``erasures`` is how many samples are erased or about to be, of all demands before.
+    """
     families.check_method(models.family_of(model), demand.method)
     resolution = ledger.resolve(session, model, demand.targets)
     problems = list(resolution.unusable)
@@ -111,8 +120,8 @@ def resolved(session: orm.Session, model: tables.Model, demand: Demand) -> ledge
     if problems:
         detail = f"{len(problems)} targets name nothing to forget: {problems[0].detail}"
         raise errors.Invalid("invalid-target", detail, problems[: ledger.MAX_PROBLEMS])
-    limit = models.policy_of(model).max_forget_share
-    share = _share_with(session, model, resolution, ledger.erasures(session, model), limit)
+    limit = policy.max_forget_share
+    share = _share_with(session, model, resolution, erasures, limit)
     if share > limit:
         detail = (
             f"this and what is forgotten already come to {share:.1%} of the training set; "
@@ -123,17 +132,21 @@ def resolved(session: orm.Session, model: tables.Model, demand: Demand) -> ledge
 
 
 def needs_second_person(
-    session: orm.Session, model: tables.Model, demand: Demand, resolution: ledger.Resolution
+    session: orm.Session,
+    model: tables.Model,
+    budget: models.Budget,
+    demand: Demand,
+    resolution: ledger.Resolution,
+    erasures: int,
 ) -> bool:
-    """Whether the demand goes over the model's budget."""
-    budget = models.policy_of(model).budget
+    """Whether the demand goes over the model's budget; ``erasures`` as in :func:`resolved`."""
     if budget.class_share is not None and not demand.names_a_class:
         largest = ledger.largest_class_share(session, model, resolution.labels)
         if largest > budget.class_share:
             return True
     if budget.daily_share is None:
         return False
-    ever = len(resolution.labels) + ledger.erasures(session, model)
+    ever = len(resolution.labels) + erasures
     if ever <= budget.daily_share * max(ledger.training_size(model), 1):
         return False  # nobody need count what came today
     request = tables.ForgetRequest
@@ -166,8 +179,8 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
     named = resolution.by_concept & fresh.keys()
     kinds = tuple(ledger.by_part(session, model, fresh, fresh_concepts, named))
     runs = pace.jobs_ahead(session, model.id) + max(len(kinds), 1)
-    now = session.scalars(sa.select(sa.func.clock_timestamp())).one()
-    window = 0.0 if demand.is_expedited else models.policy_of(model).window_seconds()
+    policy = models.policy_of(model)
+    window = 0.0 if demand.is_expedited else policy.window_seconds()
     each = pace.typical_job_seconds(session, model.id)
     return Preview(
         matched=len(fresh),
@@ -175,9 +188,12 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
         pending=sum(version is None for version in states.values()),
         unknown=resolution.unknown + resolution.unusable,
         share=len(resolution.labels) / size if size else 0.0,
-        needs_approval=needs_second_person(session, model, demand, resolution),
+        needs_approval=needs_second_person(
+            session, model, policy.budget, demand, resolution, ledger.erasures(session, model)
+        ),
         jobs=kinds,
-        expected_completion_at=now + datetime.timedelta(seconds=window + runs * each),
+        expected_completion_at=database.now(session)
+        + datetime.timedelta(seconds=window + runs * each),
     )
 
 

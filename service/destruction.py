@@ -6,13 +6,14 @@ that began before it was condemned.
 """
 
 import hashlib
+import uuid
 from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
-from service import jobs, storage, tables, telling
+from service import database, jobs, storage, tables, telling
 
 
 def condemn(session: orm.Session, digests: Iterable[str]) -> None:
@@ -58,35 +59,43 @@ def destroy(session: orm.Session) -> int:
     return len(ready) - len(left)
 
 
+def is_needed(digest: str, *, besides: uuid.UUID) -> bool:
+    """Whether anything but that job still refers to content.
+
+    Two models over the same data come to the same content, which is in the store once.
+    """
+    with database.transaction() as session:
+        return bool(session.scalar(sa.select(_needed(sa.literal(digest), besides))))
+
+
+def _needed(
+    digest: sa.SQLColumnExpression[str], besides: uuid.UUID | None = None
+) -> sa.ColumnElement[bool]:
+    """Whether a version, a dataset, a judge, an audit or a job that is not over holds content."""
+    step, job = tables.JobStep, tables.Job
+    of_job = (job.id.is_distinct_from(besides), job.status.in_(jobs.UNFINISHED))
+    return sa.or_(
+        sa.exists().where(tables.VersionFile.digest == digest),
+        sa.exists().where(digest == sa.any_(tables.Dataset.files)),
+        sa.exists().where(tables.Judge.digest == digest),
+        sa.exists().where(tables.ShadowPair.artifact_digest == digest),
+        sa.exists().where(step.artifact_digest == digest, job.id == step.job_id, *of_job),
+        sa.exists().where(job.inputs["plan"].astext == digest, *of_job),
+    )
+
+
 def _ready() -> sa.Select[str]:
-    gone = tables.Condemned
+    """What nothing needs, and no run that began before it was condemned may be reading."""
+    gone, run = tables.Condemned, tables.Job
     oldest_run = (
-        sa.select(sa.func.min(tables.Job.started_at))
-        .where(tables.Job.status == "running", tables.Job.kind != jobs.DISPOSAL)
+        sa.select(sa.func.min(run.started_at))
+        .where(run.status == "running", run.kind != jobs.DISPOSAL)
         .scalar_subquery()
     )
-    of_version = sa.exists().where(
-        tables.VersionFile.digest == gone.digest,
-        tables.Version.id == tables.VersionFile.version_id,
-        tables.Version.state != "purged",
-    )
-    of_dataset = sa.exists().where(gone.digest == sa.any_(tables.Dataset.files))
-    of_judge = sa.exists().where(tables.Judge.digest == gone.digest)
-    of_shadows = sa.exists().where(tables.ShadowPair.artifact_digest == gone.digest)
-    of_job = sa.exists().where(
-        tables.JobStep.artifact_digest == gone.digest,
-        tables.Job.id == tables.JobStep.job_id,
-        tables.Job.status.in_(jobs.UNFINISHED),
-    )
-    plan = sa.exists().where(
-        tables.Job.inputs["plan"].astext == gone.digest,
-        tables.Job.status.in_(jobs.UNFINISHED),
-    )
-    needed = sa.or_(of_version, of_dataset, of_judge, of_shadows, of_job, plan)
     return (
         sa.select(gone.digest)
         .where(
-            ~needed,
+            ~_needed(gone.digest),
             sa.or_(oldest_run.is_(None), gone.created_at < oldest_run),
         )
         .order_by(gone.digest)

@@ -41,15 +41,20 @@ def submit(
     if (earlier := _same_subject_request(session, demand)) is not None:
         return earlier
     model = demands.served_model(session, demand)
-    resolution = demands.resolved(session, model, demand)
-    is_held = demands.needs_second_person(session, model, demand, resolution)
-    placements = [] if is_held else _place(session, model, demand, resolution)
+    # The hot path: the policy is parsed, and erasures are counted, once.
+    policy = models.policy_of(model)
+    erasures = ledger.erasures(session, model)
+    resolution = demands.resolved(session, model, policy, demand, erasures)
+    is_held = demands.needs_second_person(
+        session, model, policy.budget, demand, resolution, erasures
+    )
+    placements = [] if is_held else _place(session, model, policy, demand, resolution)
     request = _insert(session, model, caller, demand, resolution, placements, is_held=is_held)
     concepts.note(session, request.id, [phrases.normal(one.concept) for one in resolution.concepts])
     if is_held:
         telling.event(session, request.id, "action_required", reason=request.reason)
     else:
-        _settle(session, model, demand, request, placements)
+        _settle(session, policy, demand, request, placements)
     session.flush()
     return request
 
@@ -66,7 +71,8 @@ def enter(session: orm.Session, request: tables.ForgetRequest) -> None:
     if not resolution.labels and not resolution.concepts:
         fulfilment.require_person(session, request, "target_unresolved")
         return
-    placements = _place(session, model, demand, resolution)
+    policy = models.policy_of(model)
+    placements = _place(session, model, policy, demand, resolution)
     request.status, request.stage, request.reason = "pending", "queued", None
     request.matched = sum(placement.matched for placement in placements)
     request.pending = sum(placement.pending for placement in placements)
@@ -84,7 +90,7 @@ def enter(session: orm.Session, request: tables.ForgetRequest) -> None:
             inserted = postgresql.insert(tables.core(table)).on_conflict_do_nothing()
             session.execute(inserted, rows)
     fulfilment.tell(session, request, "stage", stage="queued")
-    _settle(session, model, demand, request, placements)
+    _settle(session, policy, demand, request, placements)
     session.flush()
 
 
@@ -143,11 +149,12 @@ def withdraw(session: orm.Session, actor: str, request_id: uuid.UUID) -> tables.
 def _place(
     session: orm.Session,
     model: tables.Model,
+    policy: models.ModelPolicy,
     demand: demands.Demand,
     resolution: ledger.Resolution,
 ) -> list[batches.Placement]:
     """Every part of a demand into the batch of its kind."""
-    shared = models.policy_of(model).window_seconds() > 0
+    shared = policy.window_seconds() > 0
     parts = ledger.by_part(
         session, model, resolution.labels, resolution.concepts, resolution.by_concept
     )
@@ -167,7 +174,7 @@ def _place(
 
 def _settle(
     session: orm.Session,
-    model: tables.Model,
+    policy: models.ModelPolicy,
     demand: demands.Demand,
     request: tables.ForgetRequest,
     placements: Sequence[batches.Placement],
@@ -176,7 +183,7 @@ def _settle(
     if not any(placement.batch_id or placement.followed for placement in placements):
         erased_in = [version for placement in placements for version in placement.erased_in]
         fulfilment.complete(session, request, max(erased_in))
-    if demand.is_expedited or models.policy_of(model).window_seconds() == 0:
+    if demand.is_expedited or policy.window_seconds() == 0:
         joined = _joined(placements) if demand.is_expedited else _opened(placements)
         for batch_id in sorted(joined):
             batch = batches.by_id(session, batch_id)

@@ -271,26 +271,6 @@ def steps(job_id: uuid.UUID) -> dict[str, tables.JobStep]:
         return {row.name: row for row in rows}
 
 
-def needs(digest: str, *, besides: uuid.UUID) -> bool:
-    """Whether a version, or a job that is not over, holds an artifact beside that job.
-
-    Two models over the same data come to the same content, which is in the store once.
-    """
-    step, job, file = tables.JobStep, tables.Job, tables.VersionFile
-    open_steps = (
-        sa.select(step.job_id)
-        .join(job, job.id == step.job_id)
-        .where(
-            step.artifact_digest == digest,
-            step.job_id != besides,
-            job.status.in_(UNFINISHED),
-        )
-    )
-    files = sa.select(file.version_id).where(file.digest == digest)
-    with database.transaction() as session:
-        return bool(session.scalar(sa.select(sa.or_(open_steps.exists(), files.exists()))))
-
-
 # --- how it ends ----------------------------------------------------------------------------
 
 

@@ -69,7 +69,7 @@ class Plan:
     @property
     def forgets_anew(self) -> bool:
         """Whether the base still knows what was erased before: it is forgotten together."""
-        return self.composition == "reanchor" and self.base_version != self.planned_on
+        return self.base_version != self.planned_on
 
     @property
     def ladder(self) -> list[Any]:

@@ -107,10 +107,10 @@ def _expected(
     if job is not None and job.eta_seconds is not None and job.lease_expires_at is not None:
         lease = settings.load().lease_seconds
         return job.lease_expires_at + datetime.timedelta(seconds=job.eta_seconds - lease)
-    policy = models.ModelPolicy.model_validate(told.policy)
     each = pace.or_first_guess(told.typical)
     begins_at = batch.sealed_at
     if begins_at is None:
+        policy = models.ModelPolicy.model_validate(told.policy)
         begins_at = min(
             batch.opened_at + datetime.timedelta(seconds=policy.window_seconds()),
             sealing.latest_start(request.due_at, told.ahead, each, policy.deadline_margin_seconds),

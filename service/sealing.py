@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import batches, jobs, ledger, models, pace, settings, tables, telling
+from service import batches, database, jobs, ledger, models, pace, settings, tables, telling
 
 
 def seal(session: orm.Session, batch: tables.Batch) -> tables.Job:
@@ -65,13 +65,13 @@ def latest_start(
 def _seal_due_of(session: orm.Session, model: tables.Model) -> int:
     batches.hold(session, model.id)
     policy = models.policy_of(model)
-    now = session.scalars(sa.select(sa.func.clock_timestamp())).one()
+    now = database.now(session)
     ahead = pace.jobs_ahead(session, model.id)
     each = pace.typical_job_seconds(session, model.id)
     size = max(1, ledger.training_size(model))
+    window = datetime.timedelta(seconds=policy.window_seconds())
     sealed = 0
     for batch, due_at, requests, samples in session.execute(_filled(model)).all():
-        window = datetime.timedelta(seconds=policy.window_seconds())
         must_begin = latest_start(due_at, ahead + sealed, each, policy.deadline_margin_seconds)
         rules = {
             "window": batch.opened_at + window <= now,

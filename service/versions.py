@@ -4,6 +4,7 @@ States: ``staged`` (not validated, or did not pass) → ``verified`` (passed, no
 ``published`` → ``superseded`` (an alias moved on) → ``revoked`` (410 from then on) → ``purged``.
 """
 
+import datetime
 import hashlib
 import json
 import uuid
@@ -13,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import artifacts, errors, jobs, models, tables, telling
+from service import artifacts, database, errors, jobs, models, tables, telling
 
 SHA_LENGTH = 40  # what hub clients take for a commit
 
@@ -58,7 +59,7 @@ def add(
 ) -> tables.Version:
     """Write a staged version and its manifest. The caller holds the model row's lock."""
     number = next_number(session, model)
-    created_at = session.scalar(sa.select(sa.func.clock_timestamp()))
+    created_at = database.now(session)
     own = number if lineage["anchor"] is None else lineage["anchor"]
     full_lineage = {**lineage, "anchor": own}
     manifest = json.dumps(
@@ -213,6 +214,5 @@ def _check_blobs(session: orm.Session, files: Sequence[artifacts.FileRef]) -> No
         raise errors.Invalid("unsafe-artifact", problems[0].detail, problems)
 
 
-def _timestamp(moment: Any) -> str:  # noqa: ANN401
-    text: str = moment.isoformat()
-    return text.replace("+00:00", "Z")
+def _timestamp(moment: datetime.datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")

@@ -19,6 +19,7 @@ from service import (
     acceptance,
     artifacts,
     database,
+    destruction,
     errors,
     fulfilment,
     jobs,
@@ -81,9 +82,9 @@ def run(lease: leases.Lease) -> None:
                 lost_accuracy=_lost_accuracy(best.measured),
             ),
         )
-        for one in tried:
-            if one is not best and not jobs.needs(one.unlearned.name, besides=claimed.job_id):
-                storage.remove(one.unlearned.name)
+        for digest in (one.unlearned.name for one in tried if one is not best):
+            if not destruction.is_needed(digest, besides=claimed.job_id):
+                storage.remove(digest)
 
 
 def _climb(

@@ -122,10 +122,7 @@ def withdraw(
     session: sessions.Session, caller: auth.Submitter, request_id: uuid.UUID
 ) -> schemas.ForgetRequestOut:
     """Withdraw a request while its batch is open; afterwards 409 ``batch-sealed``."""
-    withdrawn = forget_requests.withdraw(session, caller.actor, request_id)
-    session.flush()
-    session.refresh(withdrawn)
-    return presenting.forget_request(request_views.view(session, withdrawn))
+    return _shown(session, forget_requests.withdraw(session, caller.actor, request_id))
 
 
 @router.post(

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks import bare_models
-from service import database, errors, jobs, queue, tables
+from service import database, destruction, errors, jobs, queue, tables
 
 pytestmark = pytest.mark.usefixtures("empty")
 
@@ -168,17 +168,17 @@ def test_what_another_job_or_a_version_holds_is_needed() -> None:
     enqueue("model:b")
     mine, other = claim(), claim()
     jobs.commit_step(mine, "unlearning", "a" * 64, 1.0)
-    assert not jobs.needs("a" * 64, besides=mine.job_id)
+    assert not destruction.is_needed("a" * 64, besides=mine.job_id)
     jobs.commit_step(other, "unlearning", "a" * 64, 1.0)
-    assert jobs.needs("a" * 64, besides=mine.job_id)
+    assert destruction.is_needed("a" * 64, besides=mine.job_id)
     with database.transaction() as session:
         jobs.finish(session, jobs.hold(session, other), "failed", None)
-    assert not jobs.needs("a" * 64, besides=mine.job_id)
+    assert not destruction.is_needed("a" * 64, besides=mine.job_id)
     bare_models.dataset("rows", 2)
     bare_models.model("net", "rows", window_seconds=0.0)
     with database.transaction() as session:
         digest = session.scalars(sa.select(tables.VersionFile.digest)).one()
-    assert jobs.needs(digest, besides=mine.job_id)
+    assert destruction.is_needed(digest, besides=mine.job_id)
 
 
 def test_hints_leave_through_the_outbox_once_and_jobs_that_wait_are_hinted_again() -> None:
