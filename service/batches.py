@@ -11,7 +11,7 @@ from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
 from salun_core import phrases, specs
-from service import concepts, errors, ledger, tables
+from service import concepts, erasures, errors, ledger, tables
 
 _IDS = sa.bindparam("ids", type_=sa.ARRAY(sa.Text))
 IS_OPEN = tables.Batch.state == "open"
@@ -294,7 +294,7 @@ def _drop_orphans(session: orm.Session, batch: tables.Batch) -> None:
         ),
         {"batch": batch.id},
     ).all()
-    session.execute(ledger.count_erasures(sa.literal(batch.model_id), sa.literal(-len(dropped))))
+    session.execute(erasures.counted(sa.literal(batch.model_id), sa.literal(-len(dropped))))
     concepts.drop_orphans(session, batch.id)
     _withdraw_if_empty(session, batch)
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from salun_core import phrases, specs
-from service import batches, database, errors, families, ledger, models, pace, tables
+from service import batches, database, erasures, errors, families, ledger, models, pace, tables
 
 _TARGETS = pydantic.TypeAdapter(tuple[specs.Target, ...])
 _DAY = datetime.timedelta(days=1)
@@ -106,11 +106,11 @@ def resolved(
     model: tables.Model,
     policy: models.ModelPolicy,
     demand: Demand,
-    erasures: int,
+    before: int,
 ) -> ledger.Resolution:
     """What the demand names; raises :class:`errors.Invalid` where that is nothing, or too much.
 
-    ``erasures`` is how many samples are erased or about to be, of all demands before.
+    ``before`` is how many samples are erased or about to be, of all demands before.
     """
     families.check_method(models.family_of(model), demand.method)
     resolution = ledger.resolve(session, model, demand.targets)
@@ -121,7 +121,7 @@ def resolved(
         detail = f"{len(problems)} targets name nothing to forget: {problems[0].detail}"
         raise errors.Invalid("invalid-target", detail, problems[: ledger.MAX_PROBLEMS])
     limit = policy.max_forget_share
-    share = _share_with(session, model, resolution, erasures, limit)
+    share = _share_with(session, model, resolution, before, limit)
     if share > limit:
         detail = (
             f"this and what is forgotten already come to {share:.1%} of the training set; "
@@ -137,16 +137,16 @@ def needs_second_person(
     budget: models.Budget,
     demand: Demand,
     resolution: ledger.Resolution,
-    erasures: int,
+    before: int,
 ) -> bool:
-    """Whether the demand goes over the model's budget; ``erasures`` as in :func:`resolved`."""
+    """Whether the demand goes over the model's budget; ``before`` as in :func:`resolved`."""
     if budget.class_share is not None and not demand.names_a_class:
         largest = ledger.largest_class_share(session, model, resolution.labels)
         if largest > budget.class_share:
             return True
     if budget.daily_share is None:
         return False
-    ever = len(resolution.labels) + erasures
+    ever = len(resolution.labels) + before
     if ever <= budget.daily_share * max(ledger.training_size(model), 1):
         return False  # nobody need count what came today
     request = tables.ForgetRequest
@@ -189,7 +189,7 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
         unknown=resolution.unknown + resolution.unusable,
         share=len(resolution.labels) / size if size else 0.0,
         needs_approval=needs_second_person(
-            session, model, policy.budget, demand, resolution, ledger.erasures(session, model)
+            session, model, policy.budget, demand, resolution, erasures.count(session, model)
         ),
         jobs=kinds,
         expected_completion_at=database.now(session)
@@ -208,7 +208,7 @@ def _share_with(
     size = max(ledger.training_size(model), 1)
     share = (len(resolution.labels) + others) / size
     if share > limit:  # unless some were named before: then they are counted twice
-        share -= ledger.named_before(session, model, list(resolution.labels)) / size
+        share -= erasures.named_before(session, model, list(resolution.labels)) / size
     return share
 
 

@@ -14,6 +14,7 @@ from service import (
     batches,
     concepts,
     demands,
+    erasures,
     errors,
     fulfilment,
     ledger,
@@ -43,11 +44,9 @@ def submit(
     model = demands.served_model(session, demand)
     # The hot path: the policy is parsed, and erasures are counted, once.
     policy = models.policy_of(model)
-    erasures = ledger.erasures(session, model)
-    resolution = demands.resolved(session, model, policy, demand, erasures)
-    is_held = demands.needs_second_person(
-        session, model, policy.budget, demand, resolution, erasures
-    )
+    before = erasures.count(session, model)
+    resolution = demands.resolved(session, model, policy, demand, before)
+    is_held = demands.needs_second_person(session, model, policy.budget, demand, resolution, before)
     placements = [] if is_held else _place(session, model, policy, demand, resolution)
     request = _insert(session, model, caller, demand, resolution, placements, is_held=is_held)
     concepts.note(session, request.id, [phrases.normal(one.concept) for one in resolution.concepts])
@@ -78,9 +77,7 @@ def enter(session: orm.Session, request: tables.ForgetRequest) -> None:
     request.pending = sum(placement.pending for placement in placements)
     request.already_erased = sum(placement.already_erased for placement in placements)
     session.flush()
-    session.execute(
-        ledger.count_erasures(sa.literal(model.id, sa.Uuid), sa.literal(request.matched))
-    )
+    session.execute(erasures.counted(sa.literal(model.id, sa.Uuid), sa.literal(request.matched)))
     samples = [{"request_id": request.id, "sample_id": name} for name in resolution.labels]
     for table, rows in (
         (tables.RequestSample, samples),
@@ -287,7 +284,7 @@ def _insertion() -> sa.Select[tables.ForgetRequest]:
     members = sa.insert(tables.core(tables.BatchMember)).from_select(
         ["request_id", "batch_id"], sa.select(request.c.id, unnested("batches", sa.Uuid()))
     )
-    counted = ledger.count_erasures(request.c.model_id, request.c.matched)
+    counted = erasures.counted(request.c.model_id, request.c.matched)
     entity = orm.aliased(tables.ForgetRequest, request)
     return sa.select(entity).add_cte(
         samples.cte("samples"),

@@ -18,6 +18,7 @@ from service import (
     composing,
     concepts,
     database,
+    erasures,
     errors,
     families,
     jobs,
@@ -163,10 +164,10 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     previous_ids = _named(session, model, tables.Erasure.version.is_not(None))
     left = ledger.training_size(model) - len(forget_ids) - len(previous_ids)
     composed = composing.decide(session, model)
-    excluded = ledger.forgotten_labels(session, model)
+    excluded = erasures.forgotten_labels(session, model)
     anew = previous_ids if composed.base_version != model.head else []
     request = _Asked(kind, len(forget_ids) + len(anew), left, batch.method)
-    if kind == "class" and ledger.any_of_other_labels(session, model, anew, excluded):
+    if kind == "class" and erasures.any_of_other_labels(session, model, anew, excluded):
         request = request.as_samples()
     ladder, wanted = _ladder(session, model, request)
     if composed.retrain_first:

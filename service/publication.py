@@ -17,11 +17,11 @@ from service import (
     composing,
     concepts,
     database,
+    erasures,
     errors,
     fulfilment,
     jobs,
     judges,
-    ledger,
     models,
     splitting,
     tables,
@@ -239,7 +239,7 @@ def _lineage(session: orm.Session, model: tables.Model, outcome: Outcome) -> dic
         retrained=outcome.retrained,
         lost_accuracy=outcome.lost_accuracy,
     )
-    return {**lineage, "forgotten_digest": ledger.forgotten_digest(session, model)}
+    return {**lineage, "forgotten_digest": erasures.forgotten_digest(session, model)}
 
 
 def _keep_blob(session: orm.Session, file: artifacts.FileRef) -> None:

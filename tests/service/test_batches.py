@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from service import api_keys, database, errors, forget_requests, ledger, sealing, tables
+from service import api_keys, database, erasures, errors, forget_requests, sealing, tables
 from tests.service import duties
 
 pytestmark = pytest.mark.usefixtures("empty")
@@ -75,7 +75,7 @@ def test_joining_leaving_and_sealing_at_once_lose_no_sample(
         erased = set(session.scalars(sa.select(tables.Erasure.sample_id)))
         assert erased == named
         row = session.scalars(sa.select(tables.Model)).one()
-        assert ledger.erasures(session, row) == len(named)
+        assert erasures.count(session, row) == len(named)
         followed = session.execute(
             sa.select(tables.RequestSample.request_id, tables.RequestSample.sample_id)
             .join(tables.Erasure, tables.Erasure.sample_id == tables.RequestSample.sample_id)

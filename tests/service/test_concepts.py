@@ -17,10 +17,10 @@ from service import (
     concepts,
     database,
     demands,
+    erasures,
     errors,
     families,
     forget_requests,
-    ledger,
     models,
     planning,
     tables,
@@ -151,7 +151,7 @@ def test_what_is_erased_already_is_answered_at_once_and_binds_aliases(
         version = session.scalars(sa.select(tables.Version)).one()
         assert aliases.missing_erasures(session, row, version) == 1
         assert aliases.min_version(session, row) == 2
-        assert ledger.forgotten_digest(session, row) is not None
+        assert erasures.forgotten_digest(session, row) is not None
     again = submit(caller, model, concept("Unheard Of", "nothing"))
     assert (again.status, again.result_version) == ("completed", 2)
 

@@ -18,11 +18,11 @@ from service import (
     datasets,
     destruction,
     disposal,
+    erasures,
     errors,
     forget_requests,
     ingestion,
     jobs,
-    ledger,
     queue,
     storage,
     tables,
@@ -212,13 +212,13 @@ def test_a_repeat_is_answered_at_once_and_the_digest_stays(
     label = specs.ClassTarget(kind="class", label="seven")
     erase(caller, model, label)
     with database.transaction() as session:
-        before = ledger.forgotten_digest(session, row_of(session, model))
-        labels = ledger.forgotten_labels(session, row_of(session, model))
+        before = erasures.forgotten_digest(session, row_of(session, model))
+        labels = erasures.forgotten_labels(session, row_of(session, model))
     let_pass(hours=2)
     assert dispose(model)[2] == len(gone)
     with database.transaction() as session:
-        assert ledger.forgotten_digest(session, row_of(session, model)) == before
-        assert ledger.forgotten_labels(session, row_of(session, model)) == labels != ()
+        assert erasures.forgotten_digest(session, row_of(session, model)) == before
+        assert erasures.forgotten_labels(session, row_of(session, model)) == labels != ()
     for target in (label, samples_target(*gone[:5])):
         found = duties.request(duties.submit(caller, model, target))
         assert (found.status, found.result_version) == ("completed", 2)

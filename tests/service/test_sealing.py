@@ -7,9 +7,9 @@ from salun_core import specs
 from service import (
     api_keys,
     database,
+    erasures,
     errors,
     forget_requests,
-    ledger,
     sealing,
     tables,
 )
@@ -116,7 +116,7 @@ def test_a_class_absorbs_what_waits_of_it(caller: api_keys.Caller) -> None:
     assert duties.erased_by(duties.batches_of(only)[0].id) == ["s0", "s1", "s2"]
     with database.transaction() as session:
         row = session.scalars(sa.select(tables.Model)).one()
-        assert ledger.erasures(session, row) == 3
+        assert erasures.count(session, row) == 3
         states = dict(session.execute(sa.select(tables.Batch.kind, tables.Batch.state)).all())
     assert states == {"samples": "open", "class": "withdrawn"}
 
