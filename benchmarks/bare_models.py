@@ -4,9 +4,8 @@ For what is about transactions and not about training: the service layer in this
 database of ``DATABASE_URL``; a run's outcome is made up, so that a job costs milliseconds.
 """
 
-import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +23,7 @@ from service import (
     models,
     publication,
     sealing,
+    storage,
     tables,
     versions,
 )
@@ -32,15 +32,18 @@ _PASSED = acceptance.Verdict(passed=True, metrics={}, failures=())
 _BASE: dict[str, Any] = {"anchor": None, "chain": [], "chain_length": 0, "forgotten_digest": None}
 
 
-def caller() -> api_keys.Caller:
+def caller(name: str = "caller") -> api_keys.Caller:
     """Somebody who may do everything."""
     with database.transaction() as session:
-        row, _ = api_keys.create(session, "benchmark", "caller", ["admin"])
+        row, _ = api_keys.create(session, "benchmark", name, ["admin"])
         return api_keys.Caller(row.id, row.name, frozenset(row.scopes))
 
 
 def dataset(name: str, samples: int) -> None:
-    """A training set of so many rows in two classes, ``s0``, ``s1`` …, with no pictures."""
+    """A training set of so many rows in two classes, ``s0``, ``s1`` …, with no pictures.
+
+    Every tenth is of a person: ``s20`` of ``person-20``.
+    """
     with database.transaction() as session:
         row = tables.Dataset(
             name=name,
@@ -60,7 +63,8 @@ def dataset(name: str, samples: int) -> None:
                     "sample_id": f"s{index}",
                     "split": "train",
                     "label": index % 2,
-                    "content_hash": b"",
+                    "subject_id": f"person-{index}" if index % 10 == 0 else None,
+                    "content_hash": index.to_bytes(32, "big"),
                     "file_index": 0,
                     "row_group": 0,
                     "row_index": index,
@@ -70,19 +74,23 @@ def dataset(name: str, samples: int) -> None:
         )
 
 
-def model(name: str, of: str, *, window_seconds: float) -> None:
-    """A model over that dataset with a published first version."""
-    policy = {
+def generous(window_seconds: float) -> dict[str, Any]:
+    """A policy under which nearly every sample may be demanded."""
+    return {
         "batch_window_seconds": window_seconds,
         "max_forget_share": 0.99,
         "budget": {"daily_share": None},
     }
+
+
+def model(name: str, of: str, policy: Mapping[str, Any]) -> None:
+    """A model over that dataset with a published first version."""
     with database.transaction() as session:
         dataset_id = session.scalars(
             sa.select(tables.Dataset.id).where(tables.Dataset.name == of)
         ).one()
         row = tables.Model(
-            name=name, family="classifier", dataset_id=dataset_id, policy=policy, head=1
+            name=name, family="classifier", dataset_id=dataset_id, policy=dict(policy), head=1
         )
         session.add(row)
         session.flush()
@@ -94,21 +102,34 @@ def model(name: str, of: str, *, window_seconds: float) -> None:
         aliases.move(session, "benchmark", row, models.PRODUCTION, version)
 
 
-def submit(
-    who: api_keys.Caller, model_name: str, ids: Sequence[str], method: dict[str, Any] | None = None
-) -> uuid.UUID:
-    """A request to forget these samples; its id."""
-    demand = demands.Demand(
+def samples(*ids: str) -> specs.SampleTarget:
+    """A target that names samples."""
+    return specs.SampleTarget(kind="sample", ids=ids)
+
+
+def demand(model_name: str, *targets: specs.Target, **more: Any) -> demands.Demand:  # noqa: ANN401
+    """A demand as the API makes it of a body."""
+    body = {"targets": [target.model_dump(mode="json") for target in targets], **more}
+    return demands.Demand(
         model=model_name,
-        targets=(specs.SampleTarget(kind="sample", ids=tuple(ids)),),
-        method=method or {},
+        targets=targets,
+        method=body.get("method") or {},
         subject_request_id=None,
-        priority="standard",
-        body={},
+        priority=body.get("priority", "standard"),
+        body=body,
         digest="",
     )
+
+
+def submit(
+    who: api_keys.Caller,
+    model_name: str,
+    *targets: specs.Target,
+    **more: Any,  # noqa: ANN401
+) -> uuid.UUID:
+    """Submit a demand; the request's id."""
     with database.transaction() as session:
-        return forget_requests.submit(session, who, demand).id
+        return forget_requests.submit(session, who, demand(model_name, *targets, **more)).id
 
 
 def flush(model_name: str) -> int:
@@ -140,5 +161,5 @@ def outcome(claimed: jobs.Claim) -> publication.Outcome:
 
 
 def _files(content: str) -> list[artifacts.FileRef]:
-    digest = hashlib.sha256(content.encode()).hexdigest()
-    return [artifacts.FileRef("model.safetensors", digest, len(content))]
+    stored = storage.put([content.encode()])
+    return [artifacts.FileRef("model.safetensors", stored.digest, stored.size)]

@@ -75,7 +75,7 @@ def with_sealing(who: api_keys.Caller, model: str, tries: int, seed: int) -> Rac
     with futures.ThreadPoolExecutor(2) as pool:
         start = _Start(pool, seed)
         for turn in range(tries):
-            request_id = bare_models.submit(who, model, [f"s{turn}"])
+            request_id = bare_models.submit(who, model, bare_models.samples(f"s{turn}"))
             withdrawn, sealed = start.both(
                 functools.partial(_withdraw, request_id),
                 functools.partial(bare_models.flush, model),
@@ -101,7 +101,7 @@ def with_publishing(who: api_keys.Caller, model: str, tries: int, seed: int) -> 
     with futures.ThreadPoolExecutor(2) as pool:
         start = _Start(pool, seed)
         for turn in range(tries):
-            request_id = bare_models.submit(who, model, [f"s{turn}"])
+            request_id = bare_models.submit(who, model, bare_models.samples(f"s{turn}"))
             claimed = jobs.claim(queue.UNLEARNING, "racer")
             if claimed is None:
                 raise RuntimeError("nothing to claim")
@@ -234,8 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     who = bare_models.caller()
     bare_models.dataset("races", 2 * options.tries)
-    bare_models.model("seals", "races", window_seconds=3600.0)
-    bare_models.model("publishes", "races", window_seconds=0.0)
+    bare_models.model("seals", "races", bare_models.generous(3600.0))
+    bare_models.model("publishes", "races", bare_models.generous(0.0))
     publishing = with_publishing(who, "publishes", options.tries, options.seed)
     sealing = with_sealing(who, "seals", options.tries, options.seed)
     found = {

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 import numpy as np
 import sqlalchemy as sa
 
+from benchmarks import bare_models
 from service import (
     acceptance,
-    artifacts,
     batches,
     database,
     deadlines,
@@ -29,10 +29,8 @@ from service import (
     publication,
     queue,
     sealing,
-    storage,
     tables,
 )
-from tests.service import duties
 
 HOUR = datetime.timedelta(hours=1)
 DAY = 24 * HOUR
@@ -84,8 +82,8 @@ class World:
     def __init__(self, story: Story, models: list[str], seed: int) -> None:
         self._story, self._models = story, models
         self._rng = np.random.default_rng(seed)
-        self._caller = duties.new_caller("months")
-        self._approver = duties.new_caller(ADMIN)
+        self._caller = bare_models.caller("months")
+        self._approver = bare_models.caller(ADMIN)
         self._running: list[Running] = []
         self._later: list[tuple[datetime.datetime, int, str, uuid.UUID]] = []
         self._names = {name: iter(self._rng.permutation(SAMPLES)) for name in models}
@@ -127,7 +125,7 @@ class World:
         wanted = {f"s{index}"}
         if self._rng.random() < 0.2:  # somebody else may have named it
             wanted.add(f"s{self._rng.integers(SAMPLES)}")
-        request_id = duties.submit(self._caller, name, duties.samples(*sorted(wanted)))
+        request_id = bare_models.submit(self._caller, name, bare_models.samples(*sorted(wanted)))
         self.submitted.append(request_id)
         if len(self.submitted) % self._story.poison == 0:
             self._poison.add(request_id)
@@ -206,22 +204,16 @@ class World:
         if plan.is_empty:
             publication.nothing_left(claimed)
             return
-        content = storage.put([f"{claimed.job_id}".encode()])
         with database.transaction() as session:
             members = {one.id for one in batches.members(session, claimed.subject_id)}
-        passed = not members & self._poison
-        publication.publish(
-            claimed,
-            publication.Outcome(
-                head_version=plan.planned_on,
-                base_version=plan.base_version,
-                composition=plan.composition,
-                files=[artifacts.FileRef("model.safetensors", content.digest, content.size)],
-                pictures=[],
-                report={},
-                verdict=acceptance.Verdict(passed=passed, metrics={}, failures=()),
-            ),
+        made = dataclasses.replace(
+            bare_models.outcome(claimed),
+            head_version=plan.planned_on,
+            base_version=plan.base_version,
+            composition=plan.composition,
+            verdict=acceptance.Verdict(passed=not members & self._poison, metrics={}, failures=()),
         )
+        publication.publish(claimed, made)
 
     def _open(self, *status: str) -> list[tables.ForgetRequest]:
         wanted = status or ("pending", "in_progress", "action_required")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from benchmarks import bare_models
 from service import api_keys, database, erasures, errors, forget_requests, sealing, tables
 from tests.service import duties
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("empty")
 
 @pytest.fixture
 def caller() -> api_keys.Caller:
-    return duties.new_caller()
+    return bare_models.caller()
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def model() -> str:
 
 
 def submit(caller: api_keys.Caller, model: str, *ids: str) -> uuid.UUID:
-    return duties.submit(caller, model, duties.samples(*ids))
+    return bare_models.submit(caller, model, bare_models.samples(*ids))
 
 
 def withdraw(request_id: uuid.UUID) -> bool:

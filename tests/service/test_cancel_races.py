@@ -11,7 +11,7 @@ _TRIES = [40, pytest.param(1000, marks=pytest.mark.faults_full)]
 @pytest.mark.parametrize("tries", _TRIES)
 def test_a_request_is_withdrawn_or_sealed_and_never_both(tries: int) -> None:
     bare_models.dataset("races", 2 * tries)
-    bare_models.model("net", "races", window_seconds=3600.0)
+    bare_models.model("net", "races", bare_models.generous(3600.0))
     found = racing.with_sealing(bare_models.caller(), "net", tries, seed=0)
     assert found.undecided == 0
     assert found.cancelled + found.carried_out == tries
@@ -21,7 +21,7 @@ def test_a_request_is_withdrawn_or_sealed_and_never_both(tries: int) -> None:
 @pytest.mark.parametrize("tries", _TRIES)
 def test_a_job_is_stopped_or_published_and_never_both(tries: int) -> None:
     bare_models.dataset("races", 2 * tries)
-    bare_models.model("net", "races", window_seconds=0.0)
+    bare_models.model("net", "races", bare_models.generous(0.0))
     found = racing.with_publishing(bare_models.caller(), "net", tries, seed=0)
     assert found.undecided == 0
     assert found.cancelled + found.carried_out == tries

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
+from benchmarks import bare_models
 from service import api_keys, database, deadlines, errors, forget_requests, tables
 from tests.service import duties
 
@@ -16,7 +17,7 @@ DAY = datetime.timedelta(days=1)
 
 @pytest.fixture
 def caller() -> api_keys.Caller:
-    return duties.new_caller()
+    return bare_models.caller()
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_a_request_is_due_one_calendar_month_after_receipt_wherever_the_server_i
 ) -> None:
     with database.transaction() as session:
         session.execute(sa.text(f"SET LOCAL TIME ZONE '{zone}'"))
-        demand = duties.demand(model, duties.samples("s1"))
+        demand = bare_models.demand(model, bare_models.samples("s1"))
         request_id = forget_requests.submit(session, caller, demand).id
     got = duties.request(request_id)
     due, start = got.due_at.astimezone(datetime.UTC), got.received_at.astimezone(datetime.UTC)
@@ -78,7 +79,7 @@ def test_a_request_is_due_one_calendar_month_after_receipt_wherever_the_server_i
 def test_an_extension_counts_months_from_receipt_and_clamps_month_ends(
     caller: api_keys.Caller, model: str, came: str, months: int, due: str
 ) -> None:
-    request_id = duties.submit(caller, model, duties.samples("s1"))
+    request_id = bare_models.submit(caller, model, bare_models.samples("s1"))
     received(request_id, came)
     change(request_id, deadlines.extend, months)
     got = duties.request(request_id)
@@ -90,7 +91,7 @@ def test_an_extension_counts_months_from_receipt_and_clamps_month_ends(
 
 
 def test_nothing_is_extended_after_its_month(caller: api_keys.Caller, model: str) -> None:
-    request_id = duties.submit(caller, model, duties.samples("s1"))
+    request_id = bare_models.submit(caller, model, bare_models.samples("s1"))
     duties.shift(request_id, 32)
     with pytest.raises(errors.Conflict) as refused:
         change(request_id, deadlines.extend, 2)
@@ -99,8 +100,8 @@ def test_nothing_is_extended_after_its_month(caller: api_keys.Caller, model: str
 
 def test_an_extension_lets_more_urgent_jobs_go_first(caller: api_keys.Caller) -> None:
     at_once = duties.new_model({}, "second")
-    first = duties.submit(caller, at_once, duties.samples("s1"))
-    second = duties.submit(caller, at_once, duties.samples("s2"))
+    first = bare_models.submit(caller, at_once, bare_models.samples("s1"))
+    second = bare_models.submit(caller, at_once, bare_models.samples("s2"))
     change(first, deadlines.extend, 2)
     waiting = duties.queued(at_once)
     assert [job.subject_id for job in waiting] == [
@@ -113,7 +114,7 @@ def test_an_extension_lets_more_urgent_jobs_go_first(caller: api_keys.Caller) ->
 def test_while_the_clock_stands_still_nothing_is_erased(
     caller: api_keys.Caller, model: str
 ) -> None:
-    request_id = duties.submit(caller, model, duties.samples("s1", "s2"))
+    request_id = bare_models.submit(caller, model, bare_models.samples("s1", "s2"))
     batch = duties.batches_of(request_id)[0]
     before = duties.request(request_id).due_at
     change(request_id, deadlines.pause)
@@ -145,12 +146,12 @@ def test_a_proven_identity_and_a_sealed_batch_keep_the_clock_running(
     caller: api_keys.Caller, model: str
 ) -> None:
     proven = {"identity_verified": True, "method": "account_login"}
-    verified = duties.submit(caller, model, duties.samples("s1"), attestation=proven)
+    verified = bare_models.submit(caller, model, bare_models.samples("s1"), attestation=proven)
     with pytest.raises(errors.Conflict) as refused:
         change(verified, deadlines.pause)
     assert refused.value.code == "identity-verified"
 
-    sealed = duties.submit(caller, duties.new_model({}, "second"), duties.samples("s1"))
+    sealed = bare_models.submit(caller, duties.new_model({}, "second"), bare_models.samples("s1"))
     with pytest.raises(errors.Conflict) as refused:
         change(sealed, deadlines.pause)
     assert refused.value.code == "batch-sealed"
@@ -159,8 +160,8 @@ def test_a_proven_identity_and_a_sealed_batch_keep_the_clock_running(
 def test_each_alarm_is_told_once_and_the_last_ones_are_a_risk(
     caller: api_keys.Caller, model: str
 ) -> None:
-    request_id = duties.submit(caller, model, duties.samples("s1"))
-    other = duties.submit(caller, model, duties.samples("s2"))
+    request_id = bare_models.submit(caller, model, bare_models.samples("s1"))
+    other = bare_models.submit(caller, model, bare_models.samples("s2"))
     change(other, deadlines.pause)
     found = duties.request(request_id)
     month = (found.due_at - found.received_at) / DAY

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
+from benchmarks import bare_models
 from salun_core import specs
 from service import (
     aliases,
@@ -23,6 +24,7 @@ from service import (
     forget_requests,
     ingestion,
     jobs,
+    models,
     queue,
     storage,
     tables,
@@ -38,7 +40,7 @@ POLICY = {"grace_seconds": 0.0, "proof_window_seconds": 3600.0, "budget": {"dail
 
 @pytest.fixture
 def caller() -> api_keys.Caller:
-    return duties.new_caller()
+    return bare_models.caller()
 
 
 def stored(data: bytes) -> str:
@@ -90,15 +92,11 @@ def add_version(session: sa.orm.Session, model: tables.Model) -> tables.Version:
     return version
 
 
-def row_of(session: sa.orm.Session, name: str) -> tables.Model:
-    return session.scalars(sa.select(tables.Model).where(tables.Model.name == name)).one()
-
-
 def erase(caller: api_keys.Caller, model: str, *targets: specs.Target) -> uuid.UUID:
     """A request, served by a version whose job is made up."""
-    request_id = duties.submit(caller, model, *targets)
+    request_id = bare_models.submit(caller, model, *targets)
     with database.transaction() as session:
-        row = row_of(session, model)
+        row = models.by_name(session, model)
         version = add_version(session, row)
         session.execute(
             sa.update(tables.Erasure)
@@ -127,7 +125,7 @@ def let_pass(**delta: float) -> None:
 
 def dispose(model: str) -> tuple[list[int], list[int], int]:
     with database.transaction() as session:
-        row = row_of(session, model)
+        row = models.by_name(session, model)
         return (
             disposal.revoke_superseded(session, row),
             disposal.purge_versions(session, row),
@@ -138,10 +136,6 @@ def dispose(model: str) -> tuple[list[int], list[int], int]:
 def destroy() -> int:
     with database.transaction() as session:
         return destruction.destroy(session)
-
-
-def samples_target(*ids: str) -> specs.SampleTarget:
-    return specs.SampleTarget(kind="sample", ids=ids)
 
 
 def rows_in_store(name: str) -> dict[str, bytes]:
@@ -165,7 +159,7 @@ def test_erased_rows_leave_the_files_and_the_others_keep_their_place(
 ) -> None:
     before = rows_in_store(NAME)
     gone = [*material.train_ids()[:40], *material.train_ids()[600:620]]
-    erase(caller, model, samples_target(*gone))
+    erase(caller, model, bare_models.samples(*gone))
     assert dispose(model)[2] == 0  # the proof window is not over
     let_pass(hours=2)
     with database.transaction() as session:
@@ -189,7 +183,7 @@ def test_erased_rows_leave_the_files_and_the_others_keep_their_place(
 
 def test_ids_become_marks_wherever_they_stood(caller: api_keys.Caller, model: str) -> None:
     gone = material.train_ids()[:3]
-    erase(caller, model, samples_target(*gone))
+    erase(caller, model, bare_models.samples(*gone))
     person = next(row for row in material.rows()[10:] if row["subject_id"] is not None)
     subject = specs.SubjectTarget(kind="subject", subject_id=person["subject_id"])
     erase(caller, model, subject)
@@ -212,24 +206,24 @@ def test_a_repeat_is_answered_at_once_and_the_digest_stays(
     label = specs.ClassTarget(kind="class", label="seven")
     erase(caller, model, label)
     with database.transaction() as session:
-        before = erasures.forgotten_digest(session, row_of(session, model))
-        labels = erasures.forgotten_labels(session, row_of(session, model))
+        before = erasures.forgotten_digest(session, models.by_name(session, model))
+        labels = erasures.forgotten_labels(session, models.by_name(session, model))
     let_pass(hours=2)
     assert dispose(model)[2] == len(gone)
     with database.transaction() as session:
-        assert erasures.forgotten_digest(session, row_of(session, model)) == before
-        assert erasures.forgotten_labels(session, row_of(session, model)) == labels != ()
-    for target in (label, samples_target(*gone[:5])):
-        found = duties.request(duties.submit(caller, model, target))
+        assert erasures.forgotten_digest(session, models.by_name(session, model)) == before
+        assert erasures.forgotten_labels(session, models.by_name(session, model)) == labels != ()
+    for target in (label, bare_models.samples(*gone[:5])):
+        found = duties.request(bare_models.submit(caller, model, target))
         assert (found.status, found.result_version) == ("completed", 2)
         assert found.already_erased == (len(gone) if target is label else 5)
     with pytest.raises(errors.Invalid):
-        duties.submit(caller, model, samples_target("no-such-sample"))
+        bare_models.submit(caller, model, bare_models.samples("no-such-sample"))
 
 
 def test_erased_content_does_not_come_back(caller: api_keys.Caller, model: str) -> None:
     gone = material.train_ids()[0]
-    erase(caller, model, samples_target(gone))
+    erase(caller, model, bare_models.samples(gone))
     let_pass(hours=2)
     dispose(model)
     renamed = [
@@ -244,21 +238,21 @@ def test_erased_content_does_not_come_back(caller: api_keys.Caller, model: str) 
 
 def test_what_another_model_remembers_stays(caller: api_keys.Caller, model: str) -> None:
     with database.transaction() as session:
-        dataset_id = row_of(session, model).dataset_id
+        dataset_id = models.by_name(session, model).dataset_id
     other = over(dataset_id, "other")
     gone = material.train_ids()[:5]
-    erase(caller, model, samples_target(*gone))
+    erase(caller, model, bare_models.samples(*gone))
     let_pass(hours=2)
     assert dispose(model)[2] == 0
-    erase(caller, other, samples_target(*gone))
+    erase(caller, other, bare_models.samples(*gone))
     let_pass(hours=2)
     assert dispose(model)[2] == 5
 
 
 def test_a_job_in_the_midst_of_its_work_is_not_robbed(caller: api_keys.Caller, model: str) -> None:
-    erase(caller, model, samples_target(*material.train_ids()[:5]))
+    erase(caller, model, bare_models.samples(*material.train_ids()[:5]))
     let_pass(hours=2)
-    duties.submit(caller, model, samples_target(*material.train_ids()[5:9]))
+    bare_models.submit(caller, model, bare_models.samples(*material.train_ids()[5:9]))
     claimed = jobs.claim(queue.UNLEARNING, "test")
     assert claimed is not None
     assert dispose(model)[2] == 0
@@ -268,9 +262,9 @@ def test_a_job_in_the_midst_of_its_work_is_not_robbed(caller: api_keys.Caller, m
 
 
 def test_superseded_versions_are_revoked_then_purged(caller: api_keys.Caller, model: str) -> None:
-    erase(caller, model, samples_target(*material.train_ids()[:5]))
+    erase(caller, model, bare_models.samples(*material.train_ids()[:5]))
     with database.transaction() as session:
-        first = versions.by_number(session, row_of(session, model), 1)
+        first = versions.by_number(session, models.by_name(session, model), 1)
         weights = versions.files_of(session, first)[0].digest
     assert dispose(model)[:2] == ([1], [])
     assert storage.exists(weights)  # proof, for an hour
@@ -280,7 +274,7 @@ def test_superseded_versions_are_revoked_then_purged(caller: api_keys.Caller, mo
     assert destroy() >= 1
     assert not storage.exists(weights)
     with database.transaction() as session:
-        row = row_of(session, model)
+        row = models.by_name(session, model)
         states = {version.number: version.state for version in versions.listing(session, row)}
         entry = session.scalars(
             sa.select(tables.AuditEntry).where(tables.AuditEntry.action == "content.destroy")
@@ -295,7 +289,7 @@ def test_superseded_versions_are_revoked_then_purged(caller: api_keys.Caller, mo
 
 def test_content_that_somebody_needs_is_not_destroyed(model: str) -> None:
     with database.transaction() as session:
-        first = versions.by_number(session, row_of(session, model), 1)
+        first = versions.by_number(session, models.by_name(session, model), 1)
         digest = versions.files_of(session, first)[0].digest
         needless = storage.put([b"nobody's"]).digest
         destruction.condemn(session, [digest, needless])
@@ -310,7 +304,7 @@ def test_sweeps_queue_one_disposal_for_a_model(caller: api_keys.Caller, model: s
             return disposal.enqueue_due(session)
 
     assert queued() == 0
-    erase(caller, model, samples_target(*material.train_ids()[:5]))
+    erase(caller, model, bare_models.samples(*material.train_ids()[:5]))
     assert [queued(), queued()] == [1, 0]
     claimed = jobs.claim(queue.HOUSEKEEPING, "test")
     assert claimed is not None
@@ -319,9 +313,9 @@ def test_sweeps_queue_one_disposal_for_a_model(caller: api_keys.Caller, model: s
 
 def test_no_disposal_is_queued_that_would_have_to_wait(caller: api_keys.Caller, model: str) -> None:
     """Being due at once it would keep a job that is half done from the line, sweep after sweep."""
-    erase(caller, model, samples_target(*material.train_ids()[:5]))
+    erase(caller, model, bare_models.samples(*material.train_ids()[:5]))
     dispose(model)  # revokes what is superseded, so that only samples are due later
-    duties.submit(caller, model, samples_target(*material.train_ids()[5:9]))
+    bare_models.submit(caller, model, bare_models.samples(*material.train_ids()[5:9]))
     claimed = jobs.claim(queue.UNLEARNING, "test")
     assert claimed is not None
     with database.transaction() as session:
@@ -345,10 +339,10 @@ def test_no_disposal_is_queued_that_would_have_to_wait(caller: api_keys.Caller, 
 def test_a_version_that_a_half_done_job_starts_from_is_not_purged(
     caller: api_keys.Caller, model: str
 ) -> None:
-    erase(caller, model, samples_target(*material.train_ids()[:5]))
+    erase(caller, model, bare_models.samples(*material.train_ids()[:5]))
     assert dispose(model)[0] == [1]
     let_pass(hours=2)
-    duties.submit(caller, model, samples_target(*material.train_ids()[5:9]))
+    bare_models.submit(caller, model, bare_models.samples(*material.train_ids()[5:9]))
     claimed = jobs.claim(queue.UNLEARNING, "test")
     assert claimed is not None
     jobs.pin_inputs(claimed, {"plan": "0" * 64, "base_version": 1})

@@ -175,7 +175,7 @@ def test_what_another_job_or_a_version_holds_is_needed() -> None:
         jobs.finish(session, jobs.hold(session, other), "failed", None)
     assert not destruction.is_needed("a" * 64, besides=mine.job_id)
     bare_models.dataset("rows", 2)
-    bare_models.model("net", "rows", window_seconds=0.0)
+    bare_models.model("net", "rows", bare_models.generous(0.0))
     with database.transaction() as session:
         digest = session.scalars(sa.select(tables.VersionFile.digest)).one()
     assert destruction.is_needed(digest, besides=mine.job_id)

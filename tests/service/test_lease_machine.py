@@ -51,7 +51,7 @@ class LeaseMachine(stateful.RuleBasedStateMachine):
         self.who: api_keys.Caller = bare_models.caller()
         bare_models.dataset("rows", SAMPLES)
         for name in MODELS:
-            bare_models.model(name, "rows", window_seconds=0.0)
+            bare_models.model(name, "rows", bare_models.generous(0.0))
         self.known: dict[uuid.UUID, Known] = {}
         self.requests: dict[uuid.UUID, uuid.UUID] = {}  # request → job
         self.newest_fence = 0
@@ -64,7 +64,7 @@ class LeaseMachine(stateful.RuleBasedStateMachine):
         taken = len(self.requests)
         if taken >= SAMPLES // 2:
             return
-        request_id = bare_models.submit(self.who, model, [f"s{taken}"])
+        request_id = bare_models.submit(self.who, model, bare_models.samples(f"s{taken}"))
         with database.transaction() as session:
             job = session.scalars(
                 sa.select(tables.Job)

@@ -3,41 +3,21 @@
 import collections
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 import sqlalchemy as sa
 
 from client.local import stack
-from migrations import __main__ as migrations
-from service import database, queue, settings, tables
-from tests.service import duties, months
+from service import database, tables
+from tests.service import conftest, duties, months
 
 
 @pytest.fixture
 def simulated(running: stack.Running) -> Iterator[None]:
     """The service layer on a database whose clock is ours."""
-    url = running.database_url.replace("/salun?", "/months?")
-    with psycopg.connect(running.database_url, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE months")
-    with psycopg.connect(url, autocommit=True) as connection:
-        for statement in months.CLOCK:
-            connection.execute(statement.encode())
-        connection.execute(
-            f"ALTER DATABASE months SET search_path TO {months.SEARCH_PATH}".encode()
-        )
-    caches = (settings.load, database.engine, queue.app)
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("DATABASE_URL", url)
-        environment.setenv("BROKER_URL", running.broker_url)
-        environment.setenv("SALUN_DATA_DIR", str(running.folder.root / "months"))
-        environment.setenv("SALUN_LEASE_SECONDS", str(months.LEASE_SECONDS))
-        for cached in caches:
-            cached.cache_clear()
-        migrations.upgrade("head")
+    ahead = f"ALTER DATABASE months SET search_path TO {months.SEARCH_PATH}"
+    lease = {"SALUN_LEASE_SECONDS": str(months.LEASE_SECONDS)}
+    with conftest.on_database(running, "months", [*months.CLOCK, ahead], **lease):
         yield
-        database.engine().dispose()
-    for cached in caches:
-        cached.cache_clear()
 
 
 @pytest.mark.usefixtures("simulated")

@@ -3,6 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
+from benchmarks import bare_models
 from salun_core import specs
 from service import (
     api_keys,
@@ -22,7 +23,7 @@ GENEROUS = {"max_forget_share": 0.99, "budget": {"daily_share": None}}
 
 @pytest.fixture
 def caller() -> api_keys.Caller:
-    return duties.new_caller()
+    return bare_models.caller()
 
 
 def seal_due() -> int:
@@ -38,7 +39,7 @@ def rules_told() -> list[list[str]]:
 
 def test_a_batch_waits_for_its_window(caller: api_keys.Caller) -> None:
     model = duties.new_model(duties.HOUR)
-    duties.submit(caller, model, duties.samples("s1"))
+    bare_models.submit(caller, model, bare_models.samples("s1"))
     assert seal_due() == 0
     with database.transaction() as session:
         session.execute(sa.update(tables.Batch).values(opened_at=sa.text("now() - interval '1 h'")))
@@ -55,8 +56,8 @@ def test_a_batch_is_sealed_when_its_most_urgent_member_must_begin(
         {"batch_window_seconds": 90 * 86_400.0, "deadline_margin_seconds": 86_400.0}
     )
     duties.finished_job(model, 7200)
-    urgent = duties.submit(caller, model, duties.samples("s1"))
-    duties.submit(caller, model, duties.samples("s2"))
+    urgent = bare_models.submit(caller, model, bare_models.samples("s1"))
+    bare_models.submit(caller, model, bare_models.samples("s2"))
     found = duties.request(urgent)
     month = (found.due_at - found.received_at).total_seconds() / 86_400
     duties.shift(urgent, month - 31 / 24)
@@ -72,23 +73,23 @@ def test_a_batch_is_sealed_at_its_limits(caller: api_keys.Caller) -> None:
     by_count = duties.new_model({**duties.HOUR, "max_batch_requests": 3})
     by_share = duties.new_model({**duties.HOUR, "max_batch_share": 0.05}, "second")
     for index in range(2):
-        duties.submit(caller, by_count, duties.samples(f"s{index}"))
-    duties.submit(caller, by_share, duties.samples(*(f"s{index}" for index in range(11))))
+        bare_models.submit(caller, by_count, bare_models.samples(f"s{index}"))
+    bare_models.submit(caller, by_share, bare_models.samples(*(f"s{index}" for index in range(11))))
     assert seal_due() == 0
-    duties.submit(caller, by_count, duties.samples("s2"))
-    duties.submit(caller, by_share, duties.samples("s11"))
+    bare_models.submit(caller, by_count, bare_models.samples("s2"))
+    bare_models.submit(caller, by_share, bare_models.samples("s11"))
     assert seal_due() == 2
     assert sorted(rules_told()) == [["requests"], ["share"]]
 
 
 def test_an_expedited_demand_takes_all_that_waits_along(caller: api_keys.Caller) -> None:
     model = duties.new_model(duties.HOUR)
-    first = duties.submit(caller, model, duties.samples("s1"))
+    first = bare_models.submit(caller, model, bare_models.samples("s1"))
     with pytest.raises(errors.Invalid) as refused:
-        duties.submit(caller, model, duties.samples("s2"), priority="expedited")
+        bare_models.submit(caller, model, bare_models.samples("s2"), priority="expedited")
     assert refused.value.code == "reason-required"
-    second = duties.submit(
-        caller, model, duties.samples("s2"), priority="expedited", reason="a court order"
+    second = bare_models.submit(
+        caller, model, bare_models.samples("s2"), priority="expedited", reason="a court order"
     )
     waiting = duties.queued(model)
     assert [job.subject_id for job in waiting] == [duties.batches_of(first)[0].id]
@@ -99,9 +100,9 @@ def test_an_expedited_demand_takes_all_that_waits_along(caller: api_keys.Caller)
 def test_a_class_absorbs_what_waits_of_it(caller: api_keys.Caller) -> None:
     """s0 and s2 are of class a, s1 is of b: s1 stays, and who named both waits for both."""
     model = duties.new_model({**duties.HOUR, **GENEROUS})
-    only = duties.submit(caller, model, duties.samples("s0"))
-    both = duties.submit(caller, model, duties.samples("s1", "s2"))
-    of_class = duties.submit(caller, model, CLASS_A)
+    only = bare_models.submit(caller, model, bare_models.samples("s0"))
+    both = bare_models.submit(caller, model, bare_models.samples("s1", "s2"))
+    of_class = bare_models.submit(caller, model, CLASS_A)
     whole = duties.batches_of(of_class)
     assert [batch.kind for batch in whole] == ["class"]
     assert len(duties.erased_by(whole[0].id)) == duties.SAMPLES / 2
@@ -123,11 +124,11 @@ def test_a_class_absorbs_what_waits_of_it(caller: api_keys.Caller) -> None:
 
 def test_a_sealed_batch_is_not_robbed_by_a_class(caller: api_keys.Caller) -> None:
     model = duties.new_model({**duties.HOUR, **GENEROUS})
-    first = duties.submit(caller, model, duties.samples("s0"))
+    first = bare_models.submit(caller, model, bare_models.samples("s0"))
     with database.transaction() as session:
         row = session.scalars(sa.select(tables.Model)).one()
         sealing.flush(session, "test", row)
-    of_class = duties.submit(caller, model, CLASS_A)
+    of_class = bare_models.submit(caller, model, CLASS_A)
     assert duties.erased_by(duties.batches_of(first)[0].id) == ["s0"]
     assert {batch.kind for batch in duties.batches_of(of_class)} == {"samples", "class"}
 
@@ -135,8 +136,8 @@ def test_a_sealed_batch_is_not_robbed_by_a_class(caller: api_keys.Caller) -> Non
 def test_over_budget_a_second_person_decides(caller: api_keys.Caller) -> None:
     """A quarter of 240 samples a day: 60 pass, one more does not before another key says so."""
     model = duties.new_model({})
-    duties.submit(caller, model, duties.samples(*(f"s{index}" for index in range(60))))
-    held = duties.submit(caller, model, duties.samples("s60"))
+    bare_models.submit(caller, model, bare_models.samples(*(f"s{index}" for index in range(60))))
+    held = bare_models.submit(caller, model, bare_models.samples("s60"))
     found = duties.request(held)
     assert (found.status, found.stage) == ("action_required", "awaiting_approval")
     assert (found.reason, found.matched) == ("budget_exceeded", 0)
@@ -147,7 +148,7 @@ def test_over_budget_a_second_person_decides(caller: api_keys.Caller) -> None:
             forget_requests.approve(session, caller, request, "mine")
     assert refused.value.code == "second-person-required"
 
-    other = duties.new_caller("another")
+    other = bare_models.caller("another")
     with database.transaction() as session:
         request = forget_requests.by_id(session, held, lock=True)
         forget_requests.approve(session, other, request, "a recall of a whole product")
@@ -161,9 +162,13 @@ def test_emptying_a_class_sample_by_sample_can_be_put_before_a_second_person(
     caller: api_keys.Caller,
 ) -> None:
     model = duties.new_model({"budget": {"class_share": 0.1, "daily_share": None}})
-    few = duties.submit(caller, model, duties.samples(*(f"s{2 * index}" for index in range(12))))
-    many = duties.submit(caller, model, duties.samples(*(f"s{2 * index}" for index in range(13))))
-    whole = duties.submit(caller, model, CLASS_A)
+    few = bare_models.submit(
+        caller, model, bare_models.samples(*(f"s{2 * index}" for index in range(12)))
+    )
+    many = bare_models.submit(
+        caller, model, bare_models.samples(*(f"s{2 * index}" for index in range(13)))
+    )
+    whole = bare_models.submit(caller, model, CLASS_A)
     assert [duties.request(one).stage for one in (few, many, whole)] == [
         "sealed",
         "awaiting_approval",
@@ -173,7 +178,7 @@ def test_emptying_a_class_sample_by_sample_can_be_put_before_a_second_person(
 
 def test_what_awaits_approval_can_be_withdrawn(caller: api_keys.Caller) -> None:
     model = duties.new_model({"budget": {"daily_share": 0.01}})
-    held = duties.submit(caller, model, duties.samples("s1", "s2", "s3"))
+    held = bare_models.submit(caller, model, bare_models.samples("s1", "s2", "s3"))
     assert duties.request(held).stage == "awaiting_approval"
     with database.transaction() as session:
         forget_requests.withdraw(session, "test", held)

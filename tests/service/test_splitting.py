@@ -5,6 +5,7 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
+from benchmarks import bare_models
 from service import (
     api_keys,
     batches,
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("empty")
 
 @pytest.fixture
 def caller() -> api_keys.Caller:
-    return duties.new_caller()
+    return bare_models.caller()
 
 
 def flush(model: str) -> uuid.UUID:
@@ -55,7 +56,7 @@ def fail_until_nothing_is_queued(bad: set[uuid.UUID]) -> int:
 def test_one_of_many_is_found_in_logarithmically_many_jobs(caller: api_keys.Caller) -> None:
     """Of 16 requests one is bad: 1 + 2 · log2(16) = 9 jobs, and 15 are served."""
     model = duties.new_model(duties.HOUR)
-    requests = [duties.submit(caller, model, duties.samples(f"s{n}")) for n in range(16)]
+    requests = [bare_models.submit(caller, model, bare_models.samples(f"s{n}")) for n in range(16)]
     flush(model)
     assert fail_until_nothing_is_queued({requests[11]}) == 9
     states = [duties.request(one).status for one in requests]
@@ -67,10 +68,10 @@ def test_one_of_many_is_found_in_logarithmically_many_jobs(caller: api_keys.Call
 def test_what_shares_a_sample_stays_together(caller: api_keys.Caller) -> None:
     model = duties.new_model(duties.HOUR)
     pair = [
-        duties.submit(caller, model, duties.samples("s1", "s2")),
-        duties.submit(caller, model, duties.samples("s2", "s3")),
+        bare_models.submit(caller, model, bare_models.samples("s1", "s2")),
+        bare_models.submit(caller, model, bare_models.samples("s2", "s3")),
     ]
-    alone = duties.submit(caller, model, duties.samples("s4"))
+    alone = bare_models.submit(caller, model, bare_models.samples("s4"))
     whole = flush(model)
     with database.transaction() as session:
         assert splitting.split(session, batches.by_id(session, whole))
@@ -86,7 +87,7 @@ def test_what_shares_a_sample_stays_together(caller: api_keys.Caller) -> None:
 def test_splitting_ends_where_the_policy_says(caller: api_keys.Caller) -> None:
     """When all are bad, four splits leave five batches that need a person, not sixteen."""
     model = duties.new_model({**duties.HOUR, "max_batch_splits": 4})
-    requests = [duties.submit(caller, model, duties.samples(f"s{n}")) for n in range(16)]
+    requests = [bare_models.submit(caller, model, bare_models.samples(f"s{n}")) for n in range(16)]
     flush(model)
     assert fail_until_nothing_is_queued(set(requests)) == 9
     assert {duties.request(one).status for one in requests} == {"action_required"}
@@ -95,7 +96,7 @@ def test_splitting_ends_where_the_policy_says(caller: api_keys.Caller) -> None:
 
 def test_a_person_can_try_what_was_found_again(caller: api_keys.Caller) -> None:
     model = duties.new_model(duties.HOUR)
-    requests = [duties.submit(caller, model, duties.samples(f"s{n}")) for n in range(2)]
+    requests = [bare_models.submit(caller, model, bare_models.samples(f"s{n}")) for n in range(2)]
     flush(model)
     fail_until_nothing_is_queued({requests[1]})
     with database.transaction() as session:
