@@ -1,19 +1,20 @@
 """The computation itself goes wrong: its loss becomes NaN, its memory runs out."""
 
 import contextlib
-import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from client.local import processes
 from tests import conftest, material
-from tests.faults.conftest import Faulted, until
+from tests.faults.conftest import Faulted, frozen, until
 
 WHOLE_BATCH = {"batch_size": 870, "epochs": 1, "learning_rate": 0.01}
-LARGE = {**material.CONFIG["pretrained_cfg"], "input_size": [1, 48, 48]}
-"""Pictures so large that a whole batch needs about a gigabyte: far more than any small noise."""
+QUARTER = 870 >> 2
+LARGE = {**material.CONFIG["pretrained_cfg"], "input_size": [1, 64, 64]}
+"""Pictures so large that a whole batch needs about two gigabytes: far more than any small noise."""
 
 
 def test_a_loss_that_becomes_nan_is_bounded_and_a_person_decides(faulted: Faulted) -> None:
@@ -28,31 +29,35 @@ def test_a_loss_that_becomes_nan_is_bounded_and_a_person_decides(faulted: Faulte
 
 
 @pytest.fixture
-def margin() -> int:
-    """Less than the whole batch needs, enough for half of it or a quarter."""
-    return 750 * 2**20
+def short_of_memory(faulted: Faulted, limit: str, spare: int) -> Iterator[str]:
+    """A model whose jobs one child alone does, with ``spare`` MiB of address space above a limit.
 
-
-@pytest.fixture
-def short_of_memory(faulted: Faulted, margin: int) -> Iterator[None]:
-    """The children that work may have little more address space than it has now."""
+    The limit is what the child has had at most (``VmPeak``) or has (``VmSize``) after a job of a
+    quarter of the batch: its first job maps libraries of more than a gigabyte, and they count.
+    """
     until(lambda: len(faulted.fleet.warm()) == 2)
-    with contextlib.ExitStack() as stack:
-        for child in faulted.fleet.warm():
-            pages = int(Path(f"/proc/{child}/statm").read_text().split()[0])
-            limit = pages * os.sysconf("SC_PAGE_SIZE") + margin
-            before = resource.prlimit(child, resource.RLIMIT_AS)
-            resource.prlimit(child, resource.RLIMIT_AS, (limit, before[1]))
-            stack.callback(_give_back, child, before)
-        yield
+    child, *others = faulted.fleet.warm()
+    away = [pid for other in others for pid in (processes.parent_of(other), other)]
+    with frozen(*away):
+        model = large_model(faulted)
+        request = faulted.submit(large_model(faulted), **{**WHOLE_BATCH, "batch_size": QUARTER})
+        assert faulted.api.ended(request["id"])["status"] == "completed"
+        before = resource.prlimit(child, resource.RLIMIT_AS)
+        resource.prlimit(
+            child, resource.RLIMIT_AS, (space(child, limit) + spare * 2**20, before[1])
+        )
+        try:
+            yield model
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(child, resource.RLIMIT_AS, before)
 
 
-@pytest.mark.usefixtures("short_of_memory")
+@pytest.mark.parametrize(("limit", "spare"), [("VmPeak", 500)])
 def test_a_job_whose_memory_runs_out_is_tried_again_with_smaller_batches(
-    faulted: Faulted,
+    faulted: Faulted, short_of_memory: str
 ) -> None:
-    model = large_model(faulted)
-    request = faulted.submit(model, **WHOLE_BATCH)
+    request = faulted.submit(short_of_memory, **WHOLE_BATCH)
     done = faulted.api.ended(request["id"])
     job = faulted.job(request)
     assert done["status"] == "completed", job
@@ -60,20 +65,20 @@ def test_a_job_whose_memory_runs_out_is_tried_again_with_smaller_batches(
     report = faulted.api.http.get(f"/v1/forget-requests/{request['id']}/report").json()
     halvings = report["evidence"]["run"]["batch_halvings"]
     assert halvings in {1, 2}
-    assert report["method"]["batch_size"] == WHOLE_BATCH["batch_size"] >> halvings
+    assert report["method"]["batch_size"] == 870 >> halvings
 
 
 @pytest.mark.faults_full
-@pytest.mark.parametrize("margin", [150 * 2**20])
-@pytest.mark.usefixtures("short_of_memory")
-def test_memory_that_no_batch_is_small_enough_for_is_bounded(faulted: Faulted) -> None:
-    model = large_model(faulted)
-    request = faulted.submit(model, **WHOLE_BATCH)
+@pytest.mark.parametrize(("limit", "spare"), [("VmSize", 100)])
+def test_memory_that_no_batch_is_small_enough_for_is_bounded(
+    faulted: Faulted, short_of_memory: str
+) -> None:
+    request = faulted.submit(short_of_memory, **WHOLE_BATCH)
     held = faulted.api.ended(request["id"])
     assert (held["status"], held["reason"]) == ("action_required", "job_failed")
     job = faulted.job(request)
     assert (job["status"], job["attempts"]) == ("failed", 3)
-    assert faulted.versions(model) == [1]
+    assert faulted.versions(short_of_memory) == [1]
 
 
 def large_model(faulted: Faulted) -> str:
@@ -85,6 +90,7 @@ def large_model(faulted: Faulted) -> str:
     return name
 
 
-def _give_back(pid: int, limits: tuple[int, int]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        resource.prlimit(pid, resource.RLIMIT_AS, limits)
+def space(pid: int, which: str) -> int:
+    """Bytes of address space of a process (proc(5): ``VmPeak`` or ``VmSize``)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(status.partition(f"{which}:")[2].split()[0])
