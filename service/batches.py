@@ -11,9 +11,9 @@ from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
 from salun_core import phrases, specs
-from service import concepts, erasures, errors, ledger, tables
+from service import concepts, database, erasures, errors, ledger, tables
 
-_IDS = sa.bindparam("ids", type_=sa.ARRAY(sa.Text))
+_IDS = sa.bindparam("ids", type_=database.Names)
 IS_OPEN = tables.Batch.state == "open"
 _LOCK_SEED = 1  # keeps these advisory locks apart from others
 
@@ -31,7 +31,7 @@ _OPEN_BATCH = sa.select(tables.Batch.id).where(
 _MAKE_BATCH = (
     postgresql.insert(tables.core(tables.Batch)).on_conflict_do_nothing().returning(tables.Batch.id)
 )
-_CLAIM_SAMPLES = (
+_CLAIMED = (
     postgresql.insert(tables.core(tables.Erasure))
     .from_select(
         ["model_id", "sample_id", "batch_id"],
@@ -43,7 +43,9 @@ _CLAIM_SAMPLES = (
     )
     .on_conflict_do_nothing()
     .returning(tables.Erasure.sample_id)
+    .cte("claimed")
 )
+_CLAIM_SAMPLES = sa.select(sa.func.array_agg(_CLAIMED.c.sample_id, type_=sa.ARRAY(sa.Text)))
 _ABSORB = sa.text(
     # Out of open batches of the same pinned method, into the batch of the whole class.
     "WITH moved AS ("
@@ -139,7 +141,7 @@ def place(
     if absorbing:
         absorb(session, model, batch_id, part.sample_ids)
     placed = {"model": model.id, "batch": batch_id, "ids": sorted(part.sample_ids)}
-    fresh = set(session.scalars(_CLAIM_SAMPLES, placed))
+    fresh = set(session.scalar(_CLAIM_SAMPLES, placed) or ())
     fresh_concepts = concepts.claim(session, model.id, batch_id, part.concepts)
     is_joined = bool(fresh or fresh_concepts)
     rest = [sample_id for sample_id in part.sample_ids if sample_id not in fresh]

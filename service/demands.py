@@ -169,7 +169,7 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
             sa.select(tables.Erasure.sample_id, tables.Erasure.version).where(
                 tables.Erasure.model_id == model.id,
                 tables.Erasure.sample_id
-                == sa.any_(sa.literal(list(resolution.labels), sa.ARRAY(sa.Text))),
+                == sa.any_(sa.literal(list(resolution.labels), database.Names())),
             )
         ).all()
     )

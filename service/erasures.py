@@ -8,10 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
-from service import concepts, ledger, tables, tombstones
+from service import concepts, database, ledger, tables, tombstones
 
 _SHARDS = 64
-_IDS = sa.bindparam("ids", type_=sa.ARRAY(sa.Text))
+_IDS = sa.bindparam("ids", type_=database.Names)
 # Every submission runs it: it is built once.
 _COUNT = sa.select(sa.func.sum(tables.ErasureCount.erasures)).where(
     tables.ErasureCount.model_id == sa.bindparam("model")

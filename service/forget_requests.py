@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -13,6 +12,7 @@ from service import (
     api_keys,
     batches,
     concepts,
+    database,
     demands,
     erasures,
     errors,
@@ -274,15 +274,13 @@ def _insertion() -> sa.Select[tables.ForgetRequest]:
         .returning(table)
         .cte("request")
     )
-
-    def unnested(name: str, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
-        return sa.func.unnest(sa.bindparam(name, type_=sa.ARRAY(kind)))
-
     samples = sa.insert(tables.core(tables.RequestSample)).from_select(
-        ["request_id", "sample_id"], sa.select(request.c.id, unnested("ids", sa.Text()))
+        ["request_id", "sample_id"],
+        sa.select(request.c.id, sa.func.unnest(sa.bindparam("ids", type_=database.Names))),
     )
     members = sa.insert(tables.core(tables.BatchMember)).from_select(
-        ["request_id", "batch_id"], sa.select(request.c.id, unnested("batches", sa.Uuid()))
+        ["request_id", "batch_id"],
+        sa.select(request.c.id, sa.func.unnest(sa.bindparam("batches", type_=sa.ARRAY(sa.Uuid)))),
     )
     counted = erasures.counted(request.c.model_id, request.c.matched)
     entity = orm.aliased(tables.ForgetRequest, request)

@@ -14,19 +14,20 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from salun_core import phrases, specs
-from service import concepts, errors, families, models, tables, tombstones
+from service import concepts, database, errors, families, models, tables, tombstones
 
 TRAIN = "train"
 MAX_PROBLEMS = 20
 
 
-_IDS = sa.bindparam("ids", type_=sa.ARRAY(sa.Text))
-
-
-def _samples_by_id() -> sa.Select[str, int | None, str]:
+def _samples_by_id() -> sa.Select[str, int | None, Sequence[str]]:
     sample = tables.Sample
-    return sa.select(sample.sample_id, sample.label, sample.split).where(
-        sample.dataset_id == sa.bindparam("dataset"), sample.sample_id == sa.any_(_IDS)
+    ids = sa.func.array_agg(sample.sample_id, type_=sa.ARRAY(sa.Text)).label("ids")
+    named = sa.any_(sa.bindparam("ids", type_=database.Names))
+    return (
+        sa.select(sample.split, sample.label, ids)
+        .where(sample.dataset_id == sa.bindparam("dataset"), sample.sample_id == named)
+        .group_by(sample.split, sample.label)
     )
 
 
@@ -46,7 +47,8 @@ def _labels_with_nothing_left() -> sa.Select[int]:
             sample.dataset_id == sa.bindparam("dataset"),
             sample.split == TRAIN,
             sample.label == asked.c.label,
-            sample.sample_id != sa.all_(_IDS),
+            # An array: PostgreSQL looks names up in one by a hash, in a subquery it would not.
+            sample.sample_id != sa.all_(sa.bindparam("ids", type_=sa.ARRAY(sa.Text))),
             ~is_erased,
         )
         # Not EXISTS: that becomes a join over the whole class, where one sample left is enough.
@@ -175,15 +177,18 @@ def ids_digest(sample_ids: Sequence[str]) -> str:
 def _samples(
     session: orm.Session, dataset: tables.Dataset, target: specs.SampleTarget, pointer: str
 ) -> tuple[dict[str, int | None], list[errors.Problem]]:
-    rows = session.execute(_SAMPLES, {"dataset": dataset.id, "ids": list(target.ids)}).all()
-    found = {row.sample_id: row.label for row in rows if row.split == TRAIN}
+    found: dict[str, int | None] = {}
+    elsewhere: dict[str, str] = {}
+    for split, label, ids in session.execute(_SAMPLES, {"dataset": dataset.id, "ids": target.ids}):
+        if split == TRAIN:
+            found.update(dict.fromkeys(ids, label))
+        else:
+            elsewhere.update(dict.fromkeys(ids, split))
     gone: dict[str, str] = {}
-    if len(rows) < len(target.ids):
-        named = {row.sample_id for row in rows}
-        rest = [sample_id for sample_id in target.ids if sample_id not in named]
+    rest = [one for one in target.ids if one not in found and one not in elsewhere]
+    if rest:
         gone = tombstones.known(session, dataset.id, rest)
         found |= dict.fromkeys(gone.values())
-    elsewhere = {row.sample_id: row.split for row in rows if row.split != TRAIN}
     problems = []
     for index, sample_id in enumerate(target.ids):
         if sample_id in found or sample_id in gone:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import storage, tables
+from service import database, storage, tables
 
 # What stays keeps its order, so its new place is its rank among what stays.
 _PLACES = sa.text(
@@ -48,7 +48,7 @@ def drop_rows(
         session.execute(
             sa.delete(tables.Sample).where(
                 tables.Sample.dataset_id == dataset.id,
-                tables.Sample.sample_id == sa.any_(sa.literal(names, sa.ARRAY(sa.Text))),
+                tables.Sample.sample_id == sa.any_(sa.literal(names, database.Names())),
             )
         )
         session.execute(_PLACES, {"dataset": dataset.id, "file": file_index})

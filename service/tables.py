@@ -334,7 +334,8 @@ class Erasure(Base):
     """
 
     __tablename__ = "erasure"
-    model_id: orm.Mapped[uuid.UUID] = _to("model.id", primary_key=True)
+    # No foreign key: the batch is of this model, and a second one costs as much as the first.
+    model_id: orm.Mapped[uuid.UUID] = orm.mapped_column(primary_key=True)
     sample_id: orm.Mapped[str] = orm.mapped_column(primary_key=True)
     batch_id: orm.Mapped[uuid.UUID] = orm.mapped_column(sa.ForeignKey("batch.id"), index=True)
     version: orm.Mapped[int | None]

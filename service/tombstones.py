@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import storage, tables
+from service import database, storage, tables
 
 KEY_BYTES = 32
 _KEY_FILE = "tombstone.key"
@@ -63,7 +63,7 @@ def known(session: orm.Session, dataset_id: uuid.UUID, sample_ids: Sequence[str]
     if not sample_ids or not exist(session):
         return {}
     marks = {of_sample(dataset_id, sample_id): sample_id for sample_id in sample_ids}
-    named = sa.any_(sa.literal(list(marks), sa.ARRAY(sa.Text)))
+    named = sa.any_(sa.literal(list(marks), database.Names()))
     found = marked_samples(session, dataset_id, tables.Tombstone.sample_mark == named)
     return {marks[mark]: mark for mark in found}
 
