@@ -52,6 +52,7 @@ def dataset(name: str, samples: int) -> None:
             rows=samples,
             splits={"train": samples},
             label_names=["a", "b"],
+            class_sizes={"0": (samples + 1) // 2, "1": samples // 2},
         )
         session.add(row)
         session.flush()

@@ -232,7 +232,11 @@ def _racing_figures(races: Mapping[str, Any]) -> list[figures.Figure]:
         found.append(figures.summarise(name, "races", [kind["cancelled"]]))
     for kind, times in races["claims"].items():
         found.append(figures.summarise(f"claim, {kind}", "ms", times, at_most=20.0))
-    return found
+    one = races["one_job"]
+    name = f"jobs for {one['pending']:,} pending requests on one model"
+    found.append(figures.summarise(name, "jobs", [one["jobs"]], at_most=1))
+    acts = ("sealing", "publishing")
+    return found + [figures.summarise(f"{act} it", "s", [one[act]]) for act in acts]
 
 
 def _told(outcome: Outcome, options: Any) -> dict[str, str]:  # noqa: ANN401

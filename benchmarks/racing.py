@@ -1,7 +1,7 @@
-"""Cancellations that race with sealing and with publishing, and claims in front of a long queue.
+"""Cancellations that race with sealing and with publishing.
 
 ``python -m benchmarks.racing`` works on the empty, migrated database at ``DATABASE_URL`` and prints
-what it found as JSON.
+what it found as JSON, with the figures of ``benchmarks.backlog``.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from benchmarks import bare_models
+from benchmarks import backlog, bare_models
 from salun_core import errors as core_errors
 from service import (
     api_keys,
@@ -120,42 +120,6 @@ def with_publishing(who: api_keys.Caller, model: str, tries: int, seed: int) -> 
     return found
 
 
-def claim_milliseconds(queued: int, claims: int, *, busy: bool) -> list[float]:
-    """How long claims take with so many queued jobs, each of a line of its own.
-
-    With ``busy`` all but the least urgent that are claimed belong to one line that runs already.
-    """
-    with database.transaction() as session:
-        session.execute(sa.text("TRUNCATE job CASCADE"))
-        session.execute(
-            sa.text(
-                "INSERT INTO job (kind, queue, line, subject_id, due_at, max_attempts, status) "
-                "SELECT 'unlearning', 'unlearning', CASE WHEN :busy AND n <= :queued - :claims "
-                "THEN 'model:busy' ELSE 'model:' || n END, gen_random_uuid(), "
-                "now() + n * interval '1 second', 3, 'queued' FROM generate_series(1, :queued) n"
-            ),
-            {"queued": queued, "busy": busy, "claims": claims},
-        )
-        if busy:
-            session.execute(
-                sa.text(
-                    "INSERT INTO job (kind, queue, line, subject_id, due_at, max_attempts, status,"
-                    " lease_expires_at) VALUES ('unlearning', 'unlearning', 'model:busy',"
-                    " gen_random_uuid(), now(), 3, 'running', now() + interval '1 day')"
-                )
-            )
-    with database.engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(sa.text("VACUUM ANALYZE job"))
-    times = []
-    for _ in range(claims):
-        began = time.perf_counter()
-        claimed = jobs.claim(queue.UNLEARNING, "claimer")
-        times.append(1000 * (time.perf_counter() - began))
-        if claimed is None:
-            raise RuntimeError("nothing to claim")
-    return times
-
-
 class _Start:
     """Begins two acts nearly together; who loses gets a longer start, so that races are close."""
 
@@ -230,6 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tries", type=int, default=1000, help="races of either kind")
     parser.add_argument("--queued", type=int, default=100_000, help="jobs in front of the claims")
     parser.add_argument("--claims", type=int, default=200)
+    parser.add_argument("--pending", type=int, default=10_000, help="requests for one job")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     who = bare_models.caller()
@@ -241,9 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = {
         "races": [dataclasses.asdict(races) for races in (sealing, publishing)],
         "claims": {
-            kind: claim_milliseconds(options.queued, options.claims, busy=busy)
+            kind: backlog.claim_milliseconds(options.queued, options.claims, busy=busy)
             for kind, busy in (("lines of their own", False), ("a busy line in front", True))
         },
+        "one_job": dataclasses.asdict(backlog.one_job(who, options.pending)),
     }
     print(json.dumps(found))  # noqa: T201 - for whoever started this
     return 0

@@ -11,7 +11,7 @@ from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
 from salun_core import phrases, specs
-from service import concepts, database, erasures, errors, ledger, tables
+from service import concepts, database, erasures, errors, parts, tables
 
 _IDS = sa.bindparam("ids", type_=database.Names)
 IS_OPEN = tables.Batch.state == "open"
@@ -79,13 +79,14 @@ _EARLIER = sa.select(tables.Erasure.batch_id, tables.Erasure.version).where(
 class Placement:
     """Where the samples and concepts of one kind went: new, under way, or gone already.
 
-    ``batch_id`` is the batch that erases the new ones; ``followed`` are those that erase the rest.
-    The counts are of samples; ``erased_in`` tells of concepts too.
+    ``batch_id`` is the batch that erases the new ones, ``fresh`` the samples among them;
+    ``followed`` are those that erase the rest. The counts are of samples; ``erased_in`` tells of
+    concepts too.
     """
 
     batch_id: uuid.UUID | None
     followed: frozenset[uuid.UUID]
-    matched: int
+    fresh: frozenset[str]
     pending: int
     already_erased: int
     erased_in: tuple[int, ...]  # the versions that lack what was erased before
@@ -126,7 +127,7 @@ def place(
     model: tables.Model,
     kind: specs.ForgetKind,
     pinned: Mapping[str, Any],
-    part: ledger.Part,
+    part: parts.Part,
     *,
     shared: bool,
     absorbing: bool = False,
@@ -141,7 +142,7 @@ def place(
     if absorbing:
         absorb(session, model, batch_id, part.sample_ids)
     placed = {"model": model.id, "batch": batch_id, "ids": sorted(part.sample_ids)}
-    fresh = set(session.scalar(_CLAIM_SAMPLES, placed) or ())
+    fresh = frozenset(session.scalar(_CLAIM_SAMPLES, placed) or ())
     fresh_concepts = concepts.claim(session, model.id, batch_id, part.concepts)
     is_joined = bool(fresh or fresh_concepts)
     rest = [sample_id for sample_id in part.sample_ids if sample_id not in fresh]
@@ -154,7 +155,7 @@ def place(
     return Placement(
         batch_id=batch_id if is_joined else None,
         followed=frozenset(row.batch_id for row in placed_before if row.version is None),
-        matched=len(fresh),
+        fresh=fresh,
         pending=sum(row.version is None for row in earlier),
         already_erased=sum(row.version is not None for row in earlier),
         erased_in=tuple(row.version for row in placed_before if row.version is not None),
@@ -202,16 +203,6 @@ def due_at(batch_id: sa.SQLColumnExpression[uuid.UUID] | uuid.UUID) -> sa.Select
         .join(tables.BatchMember, tables.BatchMember.request_id == tables.ForgetRequest.id)
         .where(tables.BatchMember.batch_id == batch_id)
     )
-
-
-def members(session: orm.Session, batch_id: uuid.UUID) -> Sequence[tables.ForgetRequest]:
-    """The requests of a batch, most urgent first."""
-    return session.scalars(
-        sa.select(tables.ForgetRequest)
-        .join(tables.BatchMember, tables.BatchMember.request_id == tables.ForgetRequest.id)
-        .where(tables.BatchMember.batch_id == batch_id)
-        .order_by(tables.ForgetRequest.due_at, tables.ForgetRequest.id)
-    ).all()
 
 
 def sample_ids(session: orm.Session, batch_id: uuid.UUID) -> list[str]:
@@ -292,11 +283,14 @@ def _drop_orphans(session: orm.Session, batch: tables.Batch) -> None:
         sa.text(
             "DELETE FROM erasure WHERE batch_id = :batch AND version IS NULL AND NOT EXISTS ("
             "SELECT 1 FROM batch_member m JOIN request_sample s ON s.request_id = m.request_id "
-            "WHERE m.batch_id = :batch AND s.sample_id = erasure.sample_id) RETURNING sample_id"
+            "WHERE m.batch_id = :batch AND s.sample_id = erasure.sample_id) RETURNING "
+            "(SELECT label FROM sample JOIN model ON model.dataset_id = sample.dataset_id "
+            "WHERE model.id = erasure.model_id AND sample.sample_id = erasure.sample_id)"
         ),
         {"batch": batch.id},
     ).all()
-    session.execute(erasures.counted(sa.literal(batch.model_id), sa.literal(-len(dropped))))
+    counted = erasures.counted(sa.literal(batch.model_id))
+    session.execute(counted, erasures.change(dropped, sign=-1))
     concepts.drop_orphans(session, batch.id)
     _withdraw_if_empty(session, batch)
 
@@ -309,10 +303,10 @@ def _sort_again(session: orm.Session, batch: tables.Batch) -> None:
         .join(tables.Sample, tables.Sample.sample_id == tables.Erasure.sample_id)
         .where(tables.Erasure.batch_id == batch.id, tables.Sample.dataset_id == model.dataset_id)
     ).all()
-    parts = ledger.by_part(session, model, {row.sample_id: row.label for row in left})
-    if "samples" in parts:
+    kinds = parts.of(session, model, {row.sample_id: row.label for row in left})
+    if "samples" in kinds:
         other, _ = _open_batch(session, model, "samples", batch.method, shared=True)
-        absorb(session, model, other, parts["samples"].sample_ids)
+        absorb(session, model, other, kinds["samples"].sample_ids)
 
 
 def _withdraw_if_empty(session: orm.Session, batch: tables.Batch) -> None:

@@ -109,15 +109,16 @@ def mark_erased(session: orm.Session, batch_id: uuid.UUID, number: int) -> None:
     )
 
 
-def newest_version(session: orm.Session, request: tables.ForgetRequest) -> int | None:
-    """The first version that lacks every concept that a request names; ``None`` without any."""
-    erasure, named = tables.ConceptErasure, tables.RequestConcept
-    newest: int | None = session.scalar(
+def newest_version() -> sa.ScalarSelect[int | None]:
+    """Column beside a request: the first version that lacks every concept it names, if any."""
+    erasure, named, request = tables.ConceptErasure, tables.RequestConcept, tables.ForgetRequest
+    return (
         sa.select(sa.func.max(erasure.version))
         .join(named, named.concept == erasure.concept)
         .where(named.request_id == request.id, erasure.model_id == request.model_id)
+        .correlate(request)
+        .scalar_subquery()
     )
-    return newest
 
 
 def versions_of(model_id: uuid.UUID) -> sa.Select[Any]:

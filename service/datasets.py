@@ -10,7 +10,7 @@ from sqlalchemy import orm
 
 from service import artifacts, errors, jobs, storage, tables, telling
 
-SPLITS = ("train", "test", "holdout")
+SPLITS = (tables.TRAIN, "test", "holdout")
 
 
 def register(

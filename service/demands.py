@@ -12,7 +12,18 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from salun_core import phrases, specs
-from service import batches, database, erasures, errors, families, ledger, models, pace, tables
+from service import (
+    batches,
+    database,
+    erasures,
+    errors,
+    families,
+    ledger,
+    models,
+    pace,
+    parts,
+    tables,
+)
 
 _TARGETS = pydantic.TypeAdapter(tuple[specs.Target, ...])
 _DAY = datetime.timedelta(days=1)
@@ -141,7 +152,7 @@ def needs_second_person(
 ) -> bool:
     """Whether the demand goes over the model's budget; ``before`` as in :func:`resolved`."""
     if budget.class_share is not None and not demand.names_a_class:
-        largest = ledger.largest_class_share(session, model, resolution.labels)
+        largest = ledger.largest_class_share(model, resolution.labels)
         if largest > budget.class_share:
             return True
     if budget.daily_share is None:
@@ -177,7 +188,7 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
     size = ledger.training_size(model)
     fresh_concepts = _not_named_yet(session, model, resolution.concepts)
     named = resolution.by_concept & fresh.keys()
-    kinds = tuple(ledger.by_part(session, model, fresh, fresh_concepts, named))
+    kinds = tuple(parts.of(session, model, fresh, fresh_concepts, named))
     runs = pace.jobs_ahead(session, model.id) + max(len(kinds), 1)
     policy = models.policy_of(model)
     window = 0.0 if demand.is_expedited else policy.window_seconds()

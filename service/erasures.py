@@ -1,26 +1,45 @@
 """What a model must forget or has forgotten, beside the ledger of what it was trained on."""
 
+import collections
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
-from service import concepts, database, ledger, tables, tombstones
+from service import concepts, database, tables, tombstones
 
 _SHARDS = 64
 _IDS = sa.bindparam("ids", type_=database.Names)
+_TOTAL = -1
 # Every submission runs it: it is built once.
-_COUNT = sa.select(sa.func.sum(tables.ErasureCount.erasures)).where(
-    tables.ErasureCount.model_id == sa.bindparam("model")
+_COUNT = (
+    sa.select(tables.ErasureCount.label, sa.func.sum(tables.ErasureCount.erasures))
+    .where(
+        tables.ErasureCount.model_id == sa.bindparam("model"),
+        tables.ErasureCount.label == sa.any_(sa.bindparam("labels", type_=sa.ARRAY(sa.Integer))),
+    )
+    .group_by(tables.ErasureCount.label)
 )
 
 
 def count(session: orm.Session, model: tables.Model) -> int:
     """How many training samples are erased or about to be."""
-    return int(session.scalar(_COUNT, {"model": model.id}) or 0)
+    return count_of(session, model, [_TOTAL])[_TOTAL]
+
+
+def count_of(
+    session: orm.Session, model: tables.Model, labels: Iterable[int]
+) -> collections.Counter[int]:
+    """The same of each of these labels.
+
+    Exact while the samples are in the ledger; of a label of which some were deleted it may be more.
+    """
+    rows = session.execute(_COUNT, {"model": model.id, "labels": list(labels)})
+    return collections.Counter({label: int(erasures) for label, erasures in rows})
 
 
 def named_before(session: orm.Session, model: tables.Model, sample_ids: Sequence[str]) -> int:
@@ -34,19 +53,44 @@ def named_before(session: orm.Session, model: tables.Model, sample_ids: Sequence
     return session.scalar(count, {"ids": list(sample_ids)}) or 0
 
 
-def counted(
-    model_id: sa.ColumnElement[uuid.UUID], more: sa.ColumnElement[int]
-) -> postgresql.Insert:
-    """The statement that notes ``more`` (or fewer) rows of ``erasure``."""
+def newest_version() -> sa.ScalarSelect[int | None]:
+    """Column beside a request: the first version that lacks every sample it names, if any."""
+    erasure, named, request = tables.Erasure, tables.RequestSample, tables.ForgetRequest
+    return (
+        sa.select(sa.func.max(erasure.version))
+        .join(named, named.sample_id == erasure.sample_id)
+        .where(named.request_id == request.id, erasure.model_id == request.model_id)
+        .correlate(request)
+        .scalar_subquery()
+    )
+
+
+def counted(model_id: sa.ColumnElement[uuid.UUID]) -> postgresql.Insert:
+    """The statement that notes rows of ``erasure``, new or dropped; :func:`change` says which."""
     count = tables.core(tables.ErasureCount)
     shard = sa.func.pg_backend_pid() % _SHARDS
+    labels, more = (
+        sa.func.unnest(sa.bindparam(name, type_=sa.ARRAY(sa.Integer)))
+        for name in ("labels", "more")
+    )
     inserted = postgresql.insert(count).from_select(
-        ["model_id", "shard", "erasures"], sa.select(model_id, shard, more).where(more != 0)
+        ["model_id", "label", "shard", "erasures"], sa.select(model_id, labels, shard, more)
     )
     return inserted.on_conflict_do_update(
-        index_elements=["model_id", "shard"],
+        index_elements=["model_id", "label", "shard"],
         set_={"erasures": count.c.erasures + inserted.excluded.erasures},
     )
+
+
+def change(labels: Iterable[int | None], sign: int = 1) -> Mapping[str, Any]:
+    """What :func:`counted` has to note for samples of these labels, ``sign`` -1 if dropped."""
+    of_label = collections.Counter(labels)
+    found = {
+        _TOTAL: of_label.total(),
+        **{key: of_label[key] for key in of_label if key is not None},
+    }
+    kept = sorted(label for label, number in found.items() if number)  # one order, no deadlock
+    return {"labels": kept, "more": [sign * found[label] for label in kept]}
 
 
 def forgotten_labels(session: orm.Session, model: tables.Model) -> tuple[int, ...]:
@@ -65,7 +109,7 @@ def forgotten_labels(session: orm.Session, model: tables.Model) -> tuple[int, ..
         .outerjoin(erasure, erased)
         .where(
             sample.dataset_id == model.dataset_id,
-            sample.split == ledger.TRAIN,
+            sample.split == tables.TRAIN,
             sample.label.is_not(None),
         )
         .group_by(sample.label)
@@ -76,7 +120,7 @@ def forgotten_labels(session: orm.Session, model: tables.Model) -> tuple[int, ..
     stone = tables.Tombstone
     left = sa.exists().where(
         sample.dataset_id == model.dataset_id,
-        sample.split == ledger.TRAIN,
+        sample.split == tables.TRAIN,
         sample.label == stone.label,
     )
     deleted = session.scalars(

@@ -19,6 +19,7 @@ from service import (
     fulfilment,
     ledger,
     models,
+    parts,
     sealing,
     tables,
     telling,
@@ -73,11 +74,13 @@ def enter(session: orm.Session, request: tables.ForgetRequest) -> None:
     policy = models.policy_of(model)
     placements = _place(session, model, policy, demand, resolution)
     request.status, request.stage, request.reason = "pending", "queued", None
-    request.matched = sum(placement.matched for placement in placements)
+    fresh = _fresh(placements)
+    request.matched = len(fresh)
     request.pending = sum(placement.pending for placement in placements)
     request.already_erased = sum(placement.already_erased for placement in placements)
     session.flush()
-    session.execute(erasures.counted(sa.literal(model.id, sa.Uuid), sa.literal(request.matched)))
+    counted = erasures.counted(sa.literal(model.id, sa.Uuid))
+    session.execute(counted, erasures.change(resolution.labels[one] for one in fresh))
     samples = [{"request_id": request.id, "sample_id": name} for name in resolution.labels]
     for table, rows in (
         (tables.RequestSample, samples),
@@ -152,9 +155,7 @@ def _place(
 ) -> list[batches.Placement]:
     """Every part of a demand into the batch of its kind."""
     shared = policy.window_seconds() > 0
-    parts = ledger.by_part(
-        session, model, resolution.labels, resolution.concepts, resolution.by_concept
-    )
+    kinds = parts.of(session, model, resolution.labels, resolution.concepts, resolution.by_concept)
     return [
         batches.place(
             session,
@@ -165,7 +166,7 @@ def _place(
             shared=shared,
             absorbing=kind == "class" and demand.names_a_class,
         )
-        for kind, part in parts.items()
+        for kind, part in kinds.items()
     ]
 
 
@@ -186,6 +187,11 @@ def _settle(
             batch = batches.by_id(session, batch_id)
             if batch.state in ("open", "filling"):
                 sealing.seal(session, batch)
+
+
+def _fresh(placements: Sequence[batches.Placement]) -> list[str]:
+    """The samples that nobody named before."""
+    return [one for placement in placements for one in placement.fresh]
 
 
 def _opened(placements: Sequence[batches.Placement]) -> set[uuid.UUID]:
@@ -239,15 +245,15 @@ def _insert(
     is_held: bool,
 ) -> tables.ForgetRequest:
     """The request and everything that hangs on it, in one statement: this is the hot path."""
-    matched = sum(placement.matched for placement in placements)
-    told = {"body_sha256": demand.digest, "matched": matched, "unknown": len(resolution.unknown)}
+    fresh = _fresh(placements)
+    told = {"body_sha256": demand.digest, "matched": len(fresh), "unknown": len(resolution.unknown)}
     row = {
         "model_id": model.id,
         "api_key_id": caller.key_id,
         "subject_request_id": demand.subject_request_id,
         "body": demand.body,
         "body_digest": demand.digest,
-        "matched": matched,
+        "matched": len(fresh),
         "pending": sum(placement.pending for placement in placements),
         "already_erased": sum(placement.already_erased for placement in placements),
         "unknown": len(resolution.unknown),
@@ -259,6 +265,7 @@ def _insert(
         "received": {"samples": len(resolution.labels)},
         "actor": caller.actor,
         "told": told,
+        **erasures.change(resolution.labels[one] for one in fresh),
     }
     return session.scalars(_INSERT, row).one()
 
@@ -282,7 +289,7 @@ def _insertion() -> sa.Select[tables.ForgetRequest]:
         ["request_id", "batch_id"],
         sa.select(request.c.id, sa.func.unnest(sa.bindparam("batches", type_=sa.ARRAY(sa.Uuid)))),
     )
-    counted = erasures.counted(request.c.model_id, request.c.matched)
+    counted = erasures.counted(request.c.model_id)
     entity = orm.aliased(tables.ForgetRequest, request)
     return sa.select(entity).add_cte(
         samples.cte("samples"),

@@ -6,7 +6,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import batches, errors, sealing, tables, telling
+from service import (
+    batches,
+    concepts,
+    erasures,
+    errors,
+    members,
+    sealing,
+    splitting,
+    tables,
+    telling,
+)
 
 OPEN = ("pending", "in_progress", "action_required")
 
@@ -18,11 +28,35 @@ def complete(session: orm.Session, request: tables.ForgetRequest, version: int) 
     close(session, request, "completed", "done", result_version=version)
 
 
+def complete_served(session: orm.Session, batch_id: uuid.UUID) -> None:
+    """Complete the requests of a batch that wait for no other one."""
+    request, member, batch = tables.ForgetRequest, tables.BatchMember, tables.Batch
+    others = (
+        sa.select(member.batch_id)
+        .join(batch, batch.id == member.batch_id)
+        .where(member.request_id == request.id, batch.state.not_in(("completed", splitting.SPLIT)))
+    )
+    newest = sa.func.greatest(erasures.newest_version(), concepts.newest_version())
+    found = members.of(batch_id, request.status.in_(OPEN), ~others.exists())
+    values = {
+        "status": "completed",
+        "stage": "done",
+        "reason": None,
+        "completed_at": sa.func.clock_timestamp(),
+    }
+    done = found.add_columns(newest.label("result_version"))
+    members.change(session, done, values, "completed")
+    nothing = members.of(batch_id, request.status == "completed", request.result_version.is_(None))
+    if (lost := session.scalar(nothing.limit(1))) is not None:
+        msg = f"request {lost} has nothing erased"
+        raise RuntimeError(msg)
+
+
 def block(session: orm.Session, batch_id: uuid.UUID, reason: str) -> None:
     """The batch could not be served: its open requests need a person."""
-    for request in batches.members(session, batch_id):
-        if request.status in OPEN:
-            require_person(session, request, reason)
+    is_open = tables.ForgetRequest.status.in_(OPEN)
+    values = {"status": "action_required", "reason": reason}
+    members.change(session, members.of(batch_id, is_open), values, "action_required", reason=reason)
 
 
 def require_person(session: orm.Session, request: tables.ForgetRequest, reason: str) -> None:
@@ -33,18 +67,16 @@ def require_person(session: orm.Session, request: tables.ForgetRequest, reason: 
 
 def advance(session: orm.Session, batch_id: uuid.UUID, stage: str) -> None:
     """The batch's job entered a stage."""
-    for request in batches.members(session, batch_id):
-        if request.status in OPEN:
-            request.status, request.stage, request.reason = "in_progress", stage, None
-            tell(session, request, "stage", stage=stage)
+    is_open = tables.ForgetRequest.status.in_(OPEN)
+    values = {"status": "in_progress", "stage": stage, "reason": None}
+    members.change(session, members.of(batch_id, is_open), values, "stage", stage=stage)
 
 
 def wait_again(session: orm.Session, batch_id: uuid.UUID) -> None:
     """The batch's job went back to the queue; the duty stays."""
-    for request in batches.members(session, batch_id):
-        if request.status == "in_progress":
-            request.status, request.stage = "pending", "queued"
-            tell(session, request, "stage", stage="queued")
+    is_served = tables.ForgetRequest.status == "in_progress"
+    values = {"status": "pending", "stage": "queued"}
+    members.change(session, members.of(batch_id, is_served), values, "stage", stage="queued")
 
 
 def approve(
@@ -59,10 +91,9 @@ def approve(
     ).all()
     for batch in blocked:
         sealing.seal(session, batch)
-        for member in batches.members(session, batch.id):
-            if member.status == "action_required":
-                member.status, member.stage, member.reason = "pending", "sealed", None
-                tell(session, member, "approved")
+        waits = tables.ForgetRequest.status == "action_required"
+        values = {"status": "pending", "stage": "sealed", "reason": None}
+        members.change(session, members.of(batch.id, waits), values, "approved")
     telling.audit(session, actor, "forget_request.approve", request.id, reason_given=bool(reason))
     return request
 

@@ -36,6 +36,7 @@ class _Tally:
 
     rows: int = 0
     splits: dict[str, int] = field(default_factory=dict)
+    class_sizes: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)  # text label → index in order of name
     problems: list[errors.Problem] = field(default_factory=list)
 
@@ -89,6 +90,7 @@ def _publish(session: orm.Session, dataset: tables.Dataset, tally: _Tally) -> No
     )
     dataset.rows = tally.rows
     dataset.splits = tally.splits
+    dataset.class_sizes = tally.class_sizes
     dataset.label_names = sorted(tally.labels, key=tally.labels.__getitem__)
     dataset.status = "ready"
 
@@ -137,6 +139,8 @@ def _checked(row: dict[str, Any], pointer: str, tally: _Tally) -> tuple[Any, ...
         problem = ("image", f"{name}: {broken}")
     else:
         tally.splits[split] = tally.splits.get(split, 0) + 1
+        if split == tables.TRAIN and label is not None:
+            tally.class_sizes[str(label)] = tally.class_sizes.get(str(label), 0) + 1
         subject = row.get("subject_id")
         subject = None if subject is None else str(subject)
         return (str(sample_id), split, label, text, subject, hashlib.sha256(content).digest())

@@ -7,7 +7,7 @@ Only training samples are matched: a request for data that was never trained on 
 import collections
 import hashlib
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -16,7 +16,6 @@ from sqlalchemy import orm
 from salun_core import phrases, specs
 from service import concepts, database, errors, families, models, tables, tombstones
 
-TRAIN = "train"
 MAX_PROBLEMS = 20
 
 
@@ -31,36 +30,7 @@ def _samples_by_id() -> sa.Select[str, int | None, Sequence[str]]:
     )
 
 
-def _labels_with_nothing_left() -> sa.Select[int]:
-    sample, erasure = tables.Sample, tables.Erasure
-    is_erased = sa.exists().where(
-        erasure.model_id == sa.bindparam("model"), erasure.sample_id == sample.sample_id
-    )
-    asked = (
-        sa.func.unnest(sa.bindparam("labels", type_=sa.ARRAY(sa.Integer)))
-        .table_valued(sa.column("label", sa.Integer))
-        .render_derived("asked")
-    )
-    left = (
-        sa.select(sample.sample_id)
-        .where(
-            sample.dataset_id == sa.bindparam("dataset"),
-            sample.split == TRAIN,
-            sample.label == asked.c.label,
-            # An array: PostgreSQL looks names up in one by a hash, in a subquery it would not.
-            sample.sample_id != sa.all_(sa.bindparam("ids", type_=sa.ARRAY(sa.Text))),
-            ~is_erased,
-        )
-        # Not EXISTS: that becomes a join over the whole class, where one sample left is enough.
-        .limit(1)
-        .scalar_subquery()
-    )
-    return sa.select(asked.c.label).where(left.is_(None))
-
-
-# Every submission runs these: they are built once.
-_SAMPLES = _samples_by_id()
-_WHOLE_LABELS = _labels_with_nothing_left()
+_SAMPLES = _samples_by_id()  # every submission runs it: it is built once
 
 
 @dataclass(frozen=True)
@@ -72,14 +42,6 @@ class Resolution:
     by_concept: frozenset[str]  # those of the samples that a concept names
     unknown: tuple[errors.Problem, ...]  # one for each id that names no training sample
     unusable: tuple[errors.Problem, ...]  # targets that cannot be served at all
-
-
-@dataclass(frozen=True)
-class Part:
-    """What of a demand is unlearned and judged together; a concept may have no sample."""
-
-    sample_ids: tuple[str, ...]
-    concepts: tuple[specs.ConceptTarget, ...] = ()
 
 
 def resolve(
@@ -118,52 +80,16 @@ def resolve(
     )
 
 
-def by_part(
-    session: orm.Session,
-    model: tables.Model,
-    labels: dict[str, int | None],
-    named: Sequence[specs.ConceptTarget] = (),
-    by_concept: Collection[str] = (),
-) -> dict[specs.ForgetKind, Part]:
-    """Split what is named into concepts, whole classes and the rest.
-
-    A class counts as whole when nothing of it is left in training: what is named here and what was
-    named before cover it. A model that is asked in words has no classes. ``labels`` maps sample
-    ids to labels; ``by_concept`` are those of them that the concepts name.
-    """
-    rest = {key: label for key, label in labels.items() if key not in by_concept}
-    is_labelled = families.FAMILIES[models.family_of(model)].needs == "label"
-    whole = _whole_labels(session, model, rest) if is_labelled else set()
-    ids: dict[specs.ForgetKind, list[str]] = {}
-    for sample_id, label in rest.items():
-        ids.setdefault("class" if label in whole else "samples", []).append(sample_id)
-    parts = {kind: Part(tuple(chosen)) for kind, chosen in ids.items()}
-    if named:
-        parts["concept"] = Part(tuple(key for key in labels if key in by_concept), tuple(named))
-    return parts
-
-
 def training_size(model: tables.Model) -> int:
     """How many training samples the model's dataset has."""
-    return int(model.dataset.splits.get(TRAIN, 0))
+    return int(model.dataset.splits.get(tables.TRAIN, 0))
 
 
-def largest_class_share(
-    session: orm.Session, model: tables.Model, labels: Mapping[str, int | None]
-) -> float:
+def largest_class_share(model: tables.Model, labels: Mapping[str, int | None]) -> float:
     """The largest share of the training samples of one class that these are, in [0, 1]."""
-    named = collections.Counter(label for label in labels.values() if label is not None)
-    sample = tables.Sample
-    sizes = session.execute(
-        sa.select(sample.label, sa.func.count())
-        .where(
-            sample.dataset_id == model.dataset_id,
-            sample.split == TRAIN,
-            sample.label.in_(list(named)),
-        )
-        .group_by(sample.label)
-    ).all()
-    return max((named[label] / size for label, size in sizes if label is not None), default=0.0)
+    named = collections.Counter(str(label) for label in labels.values() if label is not None)
+    sizes = model.dataset.class_sizes
+    return max((number / sizes[label] for label, number in named.items()), default=0.0)
 
 
 def ids_digest(sample_ids: Sequence[str]) -> str:
@@ -180,7 +106,7 @@ def _samples(
     found: dict[str, int | None] = {}
     elsewhere: dict[str, str] = {}
     for split, label, ids in session.execute(_SAMPLES, {"dataset": dataset.id, "ids": target.ids}):
-        if split == TRAIN:
+        if split == tables.TRAIN:
             found.update(dict.fromkeys(ids, label))
         else:
             elsewhere.update(dict.fromkeys(ids, split))
@@ -245,7 +171,7 @@ def _concept(
             "expected what shall be drawn instead"
         )
         return {}, [errors.Problem(f"{pointer}/replacement", "replacement-is-concept", detail)]
-    return concepts.samples(session, model.dataset, TRAIN, target.concept), []
+    return concepts.samples(session, model.dataset, tables.TRAIN, target.concept), []
 
 
 def _subject(
@@ -274,20 +200,7 @@ def _trained(
     return dict(
         session.execute(
             sa.select(sample.sample_id, sample.label).where(
-                sample.dataset_id == dataset_id, sample.split == TRAIN, condition
+                sample.dataset_id == dataset_id, sample.split == tables.TRAIN, condition
             )
         ).all()
     )
-
-
-def _whole_labels(
-    session: orm.Session, model: tables.Model, labels: dict[str, int | None]
-) -> set[int]:
-    """Labels whose training samples are all named: by ``labels``, or by a demand before."""
-    named = {
-        "dataset": model.dataset_id,
-        "model": model.id,
-        "ids": list(labels),
-        "labels": list({*labels.values()} - {None}),
-    }
-    return set(session.scalars(_WHOLE_LABELS, named))

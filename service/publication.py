@@ -106,7 +106,7 @@ def nothing_left(claimed: jobs.Claim) -> None:
         batch = session.get_one(tables.Batch, claimed.subject_id)
         batches.hold(session, batch.model_id)
         batch.state = "completed"
-        _complete_requests(session, batch)
+        fulfilment.complete_served(session, batch.id)
         jobs.finish(session, job, "succeeded", None)
 
 
@@ -155,7 +155,7 @@ def move_alias(
         ).all()
         for batch in waiting:
             batch.state = "completed"
-            _complete_requests(session, batch)
+            fulfilment.complete_served(session, batch.id)
 
 
 def _serve(
@@ -170,7 +170,7 @@ def _serve(
         return
     aliases.move(session, "worker", model, models.PRODUCTION, version)
     batch.state = "completed"
-    _complete_requests(session, batch)
+    fulfilment.complete_served(session, batch.id)
 
 
 def _split_or_block(session: orm.Session, batch: tables.Batch, reason: str) -> None:
@@ -184,41 +184,6 @@ def _split_or_block(session: orm.Session, batch: tables.Batch, reason: str) -> N
 def _block(session: orm.Session, batch: tables.Batch, reason: str) -> None:
     batch.state = "blocked"
     fulfilment.block(session, batch.id, reason)
-
-
-def _complete_requests(session: orm.Session, batch: tables.Batch) -> None:
-    session.flush()
-    for request in batches.members(session, batch.id):
-        open_batches = session.scalar(
-            sa.select(sa.func.count())
-            .select_from(tables.BatchMember)
-            .join(tables.Batch, tables.Batch.id == tables.BatchMember.batch_id)
-            .where(
-                tables.BatchMember.request_id == request.id,
-                tables.Batch.state.not_in(("completed", splitting.SPLIT)),
-            )
-        )
-        if request.status in fulfilment.OPEN and not open_batches:
-            fulfilment.complete(session, request, _newest_erasure(session, request))
-
-
-def _newest_erasure(session: orm.Session, request: tables.ForgetRequest) -> int:
-    """The first version that lacks everything the request named."""
-    newest = session.scalar(
-        sa.select(sa.func.max(tables.Erasure.version))
-        .join(tables.RequestSample, tables.RequestSample.sample_id == tables.Erasure.sample_id)
-        .where(
-            tables.RequestSample.request_id == request.id,
-            tables.Erasure.model_id == request.model_id,
-        )
-    )
-    of_concepts = concepts.newest_version(session, request)
-    if of_concepts is not None:
-        newest = max(newest or 0, of_concepts)
-    if newest is None:
-        msg = f"request {request.id} has nothing erased"
-        raise RuntimeError(msg)
-    return newest
 
 
 def _mark_erased(session: orm.Session, batch: tables.Batch, number: int) -> None:

@@ -1,5 +1,6 @@
 """Parquet files of a dataset without some of their rows; the ledger follows in one transaction."""
 
+import collections
 import itertools
 import tempfile
 from collections.abc import Sequence
@@ -54,6 +55,8 @@ def drop_rows(
         session.execute(_PLACES, {"dataset": dataset.id, "file": file_index})
     dataset.files = files
     dataset.rows -= len(samples)
+    gone = collections.Counter(str(one.label) for one in samples if one.split == tables.TRAIN)
+    dataset.class_sizes = {label: size - gone[label] for label, size in dataset.class_sizes.items()}
     session.flush()
 
 

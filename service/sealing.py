@@ -13,7 +13,18 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import batches, database, jobs, ledger, models, pace, settings, tables, telling
+from service import (
+    batches,
+    database,
+    jobs,
+    ledger,
+    members,
+    models,
+    pace,
+    settings,
+    tables,
+    telling,
+)
 
 
 def seal(session: orm.Session, batch: tables.Batch) -> tables.Job:
@@ -27,10 +38,11 @@ def seal(session: orm.Session, batch: tables.Batch) -> tables.Job:
         subject_id=batch.id,
         due_at=session.scalar(batches.due_at(batch.id)),
     )
-    for request in batches.members(session, batch.id):
-        if request.stage in {"received", "queued"}:
-            request.stage = "sealed"
-        telling.event(session, request.id, "sealed", batch_id=str(batch.id), job_id=str(job.id))
+    stage = tables.ForgetRequest.stage
+    values = {"stage": sa.case((stage.in_(("received", "queued")), "sealed"), else_=stage)}
+    names = {"batch_id": str(batch.id), "job_id": str(job.id)}
+    # Nobody is woken: a submission may seal, see telling.changed.
+    members.change(session, members.of(batch.id), values, "sealed", wakes=False, **names)
     return job
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import batches, models, sealing, tables, telling
+from service import batches, members, models, sealing, tables, telling
 
 SPLIT = "split"
 Group = Sequence[uuid.UUID]  # requests that share something
@@ -63,7 +63,7 @@ def _groups(session: orm.Session, batch_id: uuid.UUID) -> list[Group]:
         other = first_to_name.setdefault(name, request)
         leader[leader_of(request)] = leader_of(other)
     groups: dict[uuid.UUID, list[uuid.UUID]] = {}
-    for member in batches.members(session, batch_id):
+    for member in members.requests(session, batch_id):
         if member.id in leader:
             groups.setdefault(leader_of(member.id), []).append(member.id)
     return list(groups.values())

@@ -82,6 +82,9 @@ class IdempotencyRecord(Base):
 
 # --- data -----------------------------------------------------------------------------------
 
+TRAIN = "train"
+"""The split that a model was trained on."""
+
 
 class Blob(Base):
     """Content that is whole in the store, by SHA-256."""
@@ -93,7 +96,10 @@ class Blob(Base):
 
 
 class Dataset(Base):
-    """A training set; its rows are in ``sample`` once ``status`` is ``ready``."""
+    """A training set; its rows are in ``sample`` once ``status`` is ``ready``.
+
+    ``class_sizes`` are the training samples of each label, as ``sample`` has them.
+    """
 
     __tablename__ = "dataset"
     id: orm.Mapped[uuid.UUID] = _id()
@@ -103,6 +109,7 @@ class Dataset(Base):
     rows: orm.Mapped[int] = orm.mapped_column(sa.BigInteger, server_default="0")
     splits: orm.Mapped[dict[str, Any]] = orm.mapped_column(server_default="{}")
     label_names: orm.Mapped[list[str]] = orm.mapped_column(server_default="{}")
+    class_sizes: orm.Mapped[dict[str, Any]] = orm.mapped_column(server_default="{}")
     errors: orm.Mapped[list[Any]] = orm.mapped_column(server_default="[]")
     created_at: orm.Mapped[datetime.datetime] = _created()
 
@@ -370,12 +377,13 @@ class ConceptErasure(Base):
 class ErasureCount(Base):
     """How many rows ``erasure`` has for a model, so that a submission need not count them.
 
-    The count is the sum over shards: every connection adds to its own, so that submissions do not
-    wait for each other on one row.
+    In all (``label`` -1) and of each label. The count is the sum over shards: every connection adds
+    to its own, so that submissions do not wait for each other on one row.
     """
 
     __tablename__ = "erasure_count"
     model_id: orm.Mapped[uuid.UUID] = _to("model.id", primary_key=True)
+    label: orm.Mapped[int] = orm.mapped_column(primary_key=True)
     shard: orm.Mapped[int] = orm.mapped_column(primary_key=True)
     erasures: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
 

@@ -19,12 +19,12 @@ import sqlalchemy as sa
 from benchmarks import bare_models
 from service import (
     acceptance,
-    batches,
     database,
     deadlines,
     errors,
     forget_requests,
     jobs,
+    members,
     planning,
     publication,
     queue,
@@ -205,13 +205,13 @@ class World:
             publication.nothing_left(claimed)
             return
         with database.transaction() as session:
-            members = {one.id for one in batches.members(session, claimed.subject_id)}
+            served = {one.id for one in members.requests(session, claimed.subject_id)}
         made = dataclasses.replace(
             bare_models.outcome(claimed),
             head_version=plan.planned_on,
             base_version=plan.base_version,
             composition=plan.composition,
-            verdict=acceptance.Verdict(passed=not members & self._poison, metrics={}, failures=()),
+            verdict=acceptance.Verdict(passed=not served & self._poison, metrics={}, failures=()),
         )
         publication.publish(claimed, made)
 

@@ -11,6 +11,7 @@ from service import (
     batches,
     database,
     forget_requests,
+    members,
     publication,
     queue,
     sealing,
@@ -41,13 +42,13 @@ def fail_until_nothing_is_queued(bad: set[uuid.UUID]) -> int:
         ran += 1
         with database.transaction() as session:
             job = service_jobs.hold(session, claimed)
-            members = {one.id for one in batches.members(session, claimed.subject_id)}
-            if members & bad:
+            served = {one.id for one in members.requests(session, claimed.subject_id)}
+            if served & bad:
                 publication.close_job(session, job, "failed", "job_failed", {}, divisible=True)
             else:
                 batch = session.get_one(tables.Batch, claimed.subject_id)
                 batch.state = "completed"
-                for request in batches.members(session, batch.id):
+                for request in members.requests(session, batch.id):
                     request.status = "completed"
                 service_jobs.finish(session, job, "succeeded", None)
     return ran
