@@ -116,22 +116,15 @@ def _claimable(
     job = tables.Job
     other = orm.aliased(tables.Job)
     now = sa.func.clock_timestamp()
-    line_is_busy = (
-        sa.select(other.id)
-        .where(
-            other.line == job.line,
-            other.id != job.id,
-            other.status == "running",
-        )
-        .exists()
-    )
+    # NOT IN: PostgreSQL hashes the few that run, and looks the many that wait up in it.
+    line_is_free = job.line.not_in(sa.select(other.line).where(other.status == "running"))
     # Of two queues that work on one line neither may keep the other from it for ever. Not so for a
     # job whose owner went silent: it still has the line, and nobody else can take it over.
     more_urgent_elsewhere = (
         sa.select(other.id)
         .where(
             other.line == job.line,
-            other.queue != job.queue,
+            other.queue == sa.case(queue.OTHER, value=job.queue),
             other.status == "queued",
             other.not_before <= now,
             other.due_at < job.due_at,
@@ -141,10 +134,11 @@ def _claimable(
     return (
         job.queue == queue_name,
         sa.or_(
-            sa.and_(job.status == "queued", job.not_before <= now, ~more_urgent_elsewhere),
+            sa.and_(
+                job.status == "queued", job.not_before <= now, line_is_free, ~more_urgent_elsewhere
+            ),
             sa.and_(job.status == "running", job.lease_expires_at < now),
         ),
-        ~line_is_busy,
     )
 
 

@@ -14,6 +14,7 @@ from service import database, settings, tables
 RUN_JOB = "worker.tasks.run_job"
 UNLEARNING = "unlearning"
 HOUSEKEEPING = "housekeeping"
+OTHER = {UNLEARNING: HOUSEKEEPING, HOUSEKEEPING: UNLEARNING}
 RELAY_BATCH = 500
 
 

@@ -408,6 +408,13 @@ class Job(Base):
             "due_at",
             postgresql_where=sa.text("status IN ('queued', 'running')"),
         ),
+        sa.Index(
+            "ix_job_line",
+            "line",
+            "queue",
+            "due_at",
+            postgresql_where=sa.text("status = 'queued'"),
+        ),
         sa.Index(None, "subject_id"),
     )
     id: orm.Mapped[uuid.UUID] = _id()
