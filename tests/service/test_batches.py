@@ -1,5 +1,6 @@
 """Joining, leaving and sealing a batch at once, on a real PostgreSQL."""
 
+import collections
 import concurrent.futures
 import uuid
 
@@ -77,6 +78,8 @@ def test_joining_leaving_and_sealing_at_once_lose_no_sample(
         assert erased == named
         row = session.scalars(sa.select(tables.Model)).one()
         assert erasures.count(session, row) == len(named)
+        of_label = collections.Counter(int(name[1:]) % 2 for name in named)
+        assert erasures.count_of(session, row, [0, 1]) == of_label
         followed = session.execute(
             sa.select(tables.RequestSample.request_id, tables.RequestSample.sample_id)
             .join(tables.Erasure, tables.Erasure.sample_id == tables.RequestSample.sample_id)
@@ -108,6 +111,18 @@ def test_what_was_named_before_is_not_counted_twice_against_the_budget(
     with pytest.raises(errors.Invalid) as refused:
         submit(caller, model, *ids)
     assert refused.value.code == "forget-budget-exceeded"
+
+
+def test_who_names_the_last_samples_of_a_class_makes_it_whole(
+    caller: api_keys.Caller, model: str
+) -> None:
+    """Class a are the even ones; the rest of it is judged as a class, what came before is not."""
+    even = [f"s{index}" for index in range(0, duties.SAMPLES, 2)]
+    requests = [
+        submit(caller, model, *names) for names in (even[:60], even[30:119], [*even[100:], "s1"])
+    ]
+    kinds = [[batch.kind for batch in duties.batches_of(request)] for request in requests]
+    assert kinds == [["samples"], ["samples"], ["samples", "class"]]
 
 
 def test_a_steady_stream_of_joins_does_not_keep_a_batch_open(

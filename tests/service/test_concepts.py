@@ -1,5 +1,6 @@
 """Demands for concepts: which samples they name, where two of them meet, what a job gets."""
 
+import collections
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -47,6 +48,9 @@ def register(family: specs.Family, texts: Sequence[str | None], labels: Sequence
         dataset = tables.Dataset(
             name=family, files=[], status="ready", rows=len(texts), splits={"train": len(texts)},
             label_names=list(labels),
+            class_sizes=collections.Counter(
+                str(index % len(labels)) for index, _ in enumerate(texts) if labels
+            ),
         )  # fmt: skip
         session.add(dataset)
         session.flush()

@@ -165,6 +165,12 @@ def test_erased_rows_leave_the_files_and_the_others_keep_their_place(
     with database.transaction() as session:
         old = datasets.by_name(session, NAME).files[0]
     assert dispose(model)[2] == 60
+    with database.transaction() as session:
+        sizes = datasets.by_name(session, NAME).class_sizes
+        trained = sa.select(sa.cast(tables.Sample.label, sa.Text), sa.func.count()).where(
+            tables.Sample.split == tables.TRAIN
+        )
+        assert sizes == dict(session.execute(trained.group_by(tables.Sample.label)).all())
     after = rows_in_store(NAME)
     assert after == {name: data for name, data in before.items() if name not in gone}
     # The old file, the name of its decoded pictures, the weights of the version that remembered.

@@ -118,6 +118,7 @@ def test_a_class_absorbs_what_waits_of_it(caller: api_keys.Caller) -> None:
     with database.transaction() as session:
         row = session.scalars(sa.select(tables.Model)).one()
         assert erasures.count(session, row) == 3
+        assert erasures.count_of(session, row, [0, 1]) == {0: 2, 1: 1}
         states = dict(session.execute(sa.select(tables.Batch.kind, tables.Batch.state)).all())
     assert states == {"samples": "open", "class": "withdrawn"}
 
