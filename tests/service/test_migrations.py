@@ -1,0 +1,52 @@
+"""Migrations lead to the tables of the code, and keep what rows tell on the way."""
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+from alembic import autogenerate, command
+from alembic.runtime import migration
+
+from benchmarks import bare_models
+from client.local import stack
+from migrations import __main__ as migrations
+from service import database, tables
+from tests.service import conftest
+
+
+@pytest.fixture(scope="module")
+def engine(running: stack.Running) -> Iterator[sa.Engine]:
+    """A database of its own: others must not meet an older schema."""
+    with conftest.on_database(running, "migrated") as engine:
+        yield engine
+
+
+def counts() -> tuple[object, dict[int, int]]:
+    """Of the only dataset and model: training samples by class, erasures by label."""
+    count = tables.ErasureCount
+    with database.transaction() as session:
+        sizes = session.scalars(sa.select(tables.Dataset.class_sizes)).one()
+        rows = session.execute(
+            sa.select(count.label, sa.func.sum(count.erasures)).group_by(count.label)
+        )
+        return sizes, {label: int(erasures) for label, erasures in rows}
+
+
+def test_they_lead_to_the_tables_of_the_code(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        context = migration.MigrationContext.configure(connection)
+        assert autogenerate.compare_metadata(context, tables.Base.metadata) == []
+
+
+def test_counts_are_made_of_what_an_older_schema_holds(engine: sa.Engine) -> None:
+    caller = bare_models.caller()
+    bare_models.dataset("pictures", 101)
+    bare_models.model("net", "pictures", bare_models.generous(3600.0))
+    for index in range(7):
+        bare_models.submit(caller, "net", bare_models.samples(f"s{3 * index}"))
+    before = counts()
+    assert before == ({"0": 51, "1": 50}, {-1: 7, 0: 4, 1: 3})
+    engine.dispose()
+    command.downgrade(migrations.configuration(), "0007")
+    migrations.upgrade("head")
+    assert counts() == before
