@@ -7,7 +7,7 @@ most one running job, by a partial unique index. See ``docs/architecture.md``, "
 
 import datetime
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,6 @@ _QUEUE = {
     VALIDATION: queue.HOUSEKEEPING,
     DISPOSAL: queue.HOUSEKEEPING,
 }
-MOST_HINTS = 20  # of a queue, in a sweep
 # A duty to forget is due within months: an audit queued today stays behind one that comes later.
 _PATIENCE = {AUDIT: datetime.timedelta(days=36_525)}
 
@@ -309,11 +308,13 @@ def request_cancel(session: orm.Session, job_id: uuid.UUID, actor: str) -> table
     return job
 
 
-def unclaimed(session: orm.Session, older_than_seconds: float) -> Sequence[tables.Job]:
+def unclaimed(
+    session: orm.Session, older_than_seconds: float, room: Mapping[str, int]
+) -> Sequence[tables.Job]:
     """Jobs that wait longer than that, or whose owner went silent: they need a new hint.
 
-    Of each queue the most urgent only. A hint wakes a worker, which takes what is most urgent: more
-    of them would pile up in the broker while all workers are busy.
+    Of each queue the most urgent only, as many as ``room`` says. A hint wakes a worker, which takes
+    what is most urgent: more of them would pile up in the broker while all workers are busy.
     """
     job = tables.Job
     now = sa.func.clock_timestamp()
@@ -323,9 +324,9 @@ def unclaimed(session: orm.Session, older_than_seconds: float) -> Sequence[table
         sa.and_(job.status == "running", job.lease_expires_at < now),
     )
     found: list[tables.Job] = []
-    for name in sorted(set(_QUEUE.values())):
+    for name, most in room.items():
         waiting = sa.select(job).where(job.queue == name, silent).order_by(job.due_at, job.id)
-        found += session.scalars(waiting.limit(MOST_HINTS))
+        found += session.scalars(waiting.limit(most))
     return found
 
 

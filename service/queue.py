@@ -61,6 +61,17 @@ def relay() -> int:
         return len(messages)
 
 
+def backlog(queue_name: str) -> int:
+    """How many hints of a queue no worker has taken yet. Raises what the broker raises."""
+    with app().connection_for_read() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=3)
+        try:
+            declared = connection.default_channel.queue_declare(queue_name, passive=True)
+        except connection.channel_errors:
+            return 0  # Redis has no empty lists: no such queue
+        return int(declared.message_count)
+
+
 def _send(connection: object, message: tables.OutboxMessage) -> None:
     app().send_task(
         RUN_JOB,

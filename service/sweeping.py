@@ -18,6 +18,7 @@ from service import (
     tables,
 )
 
+MOST_HINTS = 20  # of a queue, that wait in the broker
 KEEP_SENT_DAYS = 1
 KEEP_IDEMPOTENCY_DAYS = 30
 
@@ -39,8 +40,9 @@ def sweep() -> Swept:
         sealed = sealing.seal_due(session)
     with database.transaction() as session:
         alarmed = deadlines.alarm(session)
+    room = {name: max(0, MOST_HINTS - queue.backlog(name)) for name in queue.OTHER}
     with database.transaction() as session:
-        waiting = jobs.unclaimed(session, older_than_seconds=settings.load().sweep_seconds)
+        waiting = jobs.unclaimed(session, settings.load().sweep_seconds, room)
         for job in waiting:
             jobs.hint(session, job)
     with database.transaction() as session:

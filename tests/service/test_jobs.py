@@ -4,12 +4,14 @@ import concurrent.futures
 import datetime
 import time
 import uuid
+from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
 
 from benchmarks import bare_models
-from service import database, destruction, errors, jobs, queue, tables
+from client.local import stack
+from service import database, destruction, errors, jobs, queue, settings, sweeping, tables
 
 pytestmark = pytest.mark.usefixtures("empty")
 
@@ -186,17 +188,51 @@ def test_hints_leave_through_the_outbox_once_and_jobs_that_wait_are_hinted_again
     assert queue.relay() == 1
     assert queue.relay() == 0
     with database.transaction() as session:
-        assert [job.id for job in jobs.unclaimed(session, 0.0)] == [job_id]
-        assert jobs.unclaimed(session, 60.0) == []
+        room = {queue.UNLEARNING: 20}
+        assert [job.id for job in jobs.unclaimed(session, 0.0, room)] == [job_id]
+        assert jobs.unclaimed(session, 60.0, room) == []
 
 
-def test_a_sweep_hints_the_most_urgent_of_each_queue_and_no_flood() -> None:
+def test_the_most_urgent_of_each_queue_are_hinted_while_there_is_room() -> None:
     first = enqueue()
-    for _ in range(2 * jobs.MOST_HINTS):
+    for _ in range(5):
         enqueue()
     with database.transaction() as session:
         ingestion = jobs.enqueue(session, jobs.INGESTION, line="set", subject_id=uuid.uuid4()).id
     with database.transaction() as session:
-        found = [job.id for job in jobs.unclaimed(session, 0.0)]
-    assert len(found) == jobs.MOST_HINTS + 1
+        room = {queue.UNLEARNING: 3, queue.HOUSEKEEPING: 3}
+        found = [job.id for job in jobs.unclaimed(session, 0.0, room)]
+        assert not jobs.unclaimed(session, 0.0, dict.fromkeys(room, 0))
+    assert len(found) == 4
     assert {first, ingestion} <= set(found)
+
+
+@pytest.fixture
+def nobody_listens(running: stack.Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A broker whose messages no worker takes."""
+    url = running.broker_url.replace("virtual_host=0", "virtual_host=7")
+    assert url != running.broker_url
+    monkeypatch.setenv("BROKER_URL", url)
+    caches = (settings.load, queue.app)
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    monkeypatch.undo()
+    for cached in caches:
+        cached.cache_clear()
+
+
+@pytest.mark.usefixtures("nobody_listens")
+def test_hints_do_not_pile_up_in_the_broker_while_nobody_takes_them() -> None:
+    assert queue.backlog(queue.UNLEARNING) == 0
+    for _ in range(2 * sweeping.MOST_HINTS):
+        enqueue()
+    assert queue.relay() == 2 * sweeping.MOST_HINTS  # each job's own first hint
+    with database.transaction() as session:
+        long_ago = sa.func.clock_timestamp() - datetime.timedelta(hours=1)
+        session.execute(sa.update(tables.Job).values(not_before=long_ago))
+    assert [sweeping.sweep().hinted for _ in range(3)] == [0, 0, 0]
+    with queue.app().connection_for_write() as connection:
+        connection.default_channel.queue_purge(queue.UNLEARNING)  # as if the broker lost them
+    assert [sweeping.sweep().hinted for _ in range(3)] == [sweeping.MOST_HINTS, 0, 0]
+    assert queue.backlog(queue.UNLEARNING) == sweeping.MOST_HINTS
