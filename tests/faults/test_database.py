@@ -74,7 +74,8 @@ def test_a_database_restarted_inside_the_publication_publishes_once(
         faulted.api.running.wait_restarted("postgres", pid, patience=30)
         conftest.until_ready(faulted.api)
     faulted.completes(model, request)
-    assert faulted.job(request)["attempts"] == 2
+    # Once: a server that ends the lock's holder first lets the publication commit before it ends.
+    assert faulted.job(request)["attempts"] in {1, 2}
 
 
 @_FULL
