@@ -89,7 +89,7 @@ def largest_class_share(model: tables.Model, labels: Mapping[str, int | None]) -
     """The largest share of the training samples of one class that these are, in [0, 1]."""
     named = collections.Counter(str(label) for label in labels.values() if label is not None)
     sizes = model.dataset.class_sizes
-    return max((number / sizes[label] for label, number in named.items()), default=0.0)
+    return max((number / sizes.get(label, number) for label, number in named.items()), default=0.0)
 
 
 def ids_digest(sample_ids: Sequence[str]) -> str:

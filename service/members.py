@@ -54,7 +54,9 @@ def change(
     session.flush()
     request = tables.core(tables.ForgetRequest)
     # Locked in one order: two that change the same requests wait for each other, no deadlock.
-    locked = found.order_by(tables.ForgetRequest.id).with_for_update(of=tables.ForgetRequest)
+    locked = found.order_by(tables.ForgetRequest.id).with_for_update(
+        of=tables.ForgetRequest, key_share=True
+    )
     rows = locked.cte("found")
     own = [column for column in rows.c if column.name != "id"]
     changed = (
@@ -81,5 +83,8 @@ def change(
 
 def _read_anew(session: orm.Session, ids: set[uuid.UUID]) -> None:
     for one in list(session.identity_map.values()):
-        if isinstance(one, tables.ForgetRequest) and one.id in ids:
-            session.expire(one)
+        if isinstance(one, tables.ForgetRequest):
+            # Not ``one.id``: of one that is to be read anew already it would be read at once.
+            identity = sa.inspect(one).identity
+            if identity is not None and identity[0] in ids:
+                session.expire(one)

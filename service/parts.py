@@ -27,7 +27,7 @@ def _labels_with_nothing_left() -> sa.Select[int]:
             sample.dataset_id == sa.bindparam("dataset"),
             sample.split == tables.TRAIN,
             sample.label == asked.c.label,
-            # An array: PostgreSQL looks names up in one by a hash, in a subquery it would not.
+            # An array that is known when planning: PostgreSQL looks names up in it by a hash.
             sample.sample_id != sa.all_(sa.bindparam("ids", type_=sa.ARRAY(sa.Text))),
             ~is_erased,
         )
@@ -81,7 +81,7 @@ def _whole_labels(
     named = collections.Counter(label for label in labels.values() if label is not None)
     before = erasures.count_of(session, model, named)
     sizes = model.dataset.class_sizes
-    nearly = [label for label in named if named[label] + before[label] >= sizes[str(label)]]
+    nearly = [label for label in named if named[label] + before[label] >= sizes.get(str(label), 0)]
     if not nearly:
         return set()  # nobody need look which are left
     asked = {
@@ -90,4 +90,6 @@ def _whole_labels(
         "ids": list(labels),
         "labels": nearly,
     }
+    # A prepared plan for any array would compare every name with every sample.
+    session.execute(sa.text("SET LOCAL plan_cache_mode = force_custom_plan"))
     return set(session.scalars(_WHOLE_LABELS, asked))

@@ -7,6 +7,7 @@ and :func:`service.sweeping.sweep` writes new hints for jobs that nobody picked 
 import functools
 
 import celery
+import kombu.exceptions
 import sqlalchemy as sa
 
 from service import database, settings, tables
@@ -67,7 +68,7 @@ def backlog(queue_name: str) -> int:
         connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=3)
         try:
             declared = connection.default_channel.queue_declare(queue_name, passive=True)
-        except connection.channel_errors:
+        except kombu.exceptions.ChannelError:
             return 0  # Redis has no empty lists: no such queue
         return int(declared.message_count)
 
