@@ -11,16 +11,13 @@ import sqlalchemy as sa
 from benchmarks import bare_models
 from service import api_keys, database, jobs, queue
 
-_PENDING, _JOBS, _COMPLETED = (
-    sa.text(f"SELECT count(*) FROM {what}")  # noqa: S608 - constants
-    for what in (
-        "forget_request r JOIN model m ON m.id = r.model_id "
-        "WHERE m.name = 'waits' AND r.status = 'pending'",
-        "job j JOIN batch b ON b.id = j.subject_id JOIN model m ON m.id = b.model_id "
-        "WHERE m.name = 'waits'",
-        "forget_request r JOIN model m ON m.id = r.model_id "
-        "WHERE m.name = 'waits' AND r.status = 'completed'",
-    )
+_REQUESTS = sa.text(
+    "SELECT count(*) FROM forget_request r JOIN model m ON m.id = r.model_id "
+    "WHERE m.name = 'waits' AND r.status = :status"
+)
+_JOBS = sa.text(
+    "SELECT count(*) FROM job j JOIN batch b ON b.id = j.subject_id "
+    "JOIN model m ON m.id = b.model_id WHERE m.name = 'waits'"
 )
 
 
@@ -41,7 +38,7 @@ def one_job(who: api_keys.Caller, requests: int) -> OneJob:
     bare_models.model("waits", "many", bare_models.generous(3600.0))
     for index in range(requests):
         bare_models.submit(who, "waits", bare_models.samples(f"s{index}"))
-    pending = _count(_PENDING)
+    pending = _count(_REQUESTS, status="pending")
     began = time.perf_counter()
     bare_models.flush("waits")
     sealed = time.perf_counter()
@@ -53,7 +50,7 @@ def one_job(who: api_keys.Caller, requests: int) -> OneJob:
     return OneJob(
         pending=pending,
         jobs=_count(_JOBS),
-        completed=_count(_COMPLETED),
+        completed=_count(_REQUESTS, status="completed"),
         sealing=sealed - began,
         publishing=time.perf_counter() - publishing,
     )
@@ -95,6 +92,6 @@ def claim_milliseconds(queued: int, claims: int, *, busy: bool) -> list[float]:
     return times
 
 
-def _count(what: sa.TextClause) -> int:
+def _count(what: sa.TextClause, **named: str) -> int:
     with database.transaction() as session:
-        return int(session.execute(what).scalar_one())
+        return int(session.execute(what, named).scalar_one())

@@ -289,8 +289,7 @@ def _drop_orphans(session: orm.Session, batch: tables.Batch) -> None:
         ),
         {"batch": batch.id},
     ).all()
-    counted = erasures.counted(sa.literal(batch.model_id))
-    session.execute(counted, erasures.change(dropped, sign=-1))
+    erasures.note(session, batch.model_id, dropped, sign=-1)
     concepts.drop_orphans(session, batch.id)
     _withdraw_if_empty(session, batch)
 

@@ -70,7 +70,9 @@ def tells(session: orm.Session, dataset: tables.Dataset, column: Literal["label"
     """Whether a training sample has that."""
     value = {"label": tables.Sample.label, "text": tables.Sample.text}[column]
     found = sa.exists().where(
-        tables.Sample.dataset_id == dataset.id, tables.Sample.split == "train", value.is_not(None)
+        tables.Sample.dataset_id == dataset.id,
+        tables.Sample.split == tables.TRAIN,
+        value.is_not(None),
     )
     return bool(session.scalar(sa.select(found)))
 

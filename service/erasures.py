@@ -82,6 +82,13 @@ def counted(model_id: sa.ColumnElement[uuid.UUID]) -> postgresql.Insert:
     )
 
 
+def note(
+    session: orm.Session, model_id: uuid.UUID, labels: Iterable[int | None], sign: int = 1
+) -> None:
+    """Count rows of ``erasure`` for samples of these labels, ``sign`` -1 if they were dropped."""
+    session.execute(counted(sa.literal(model_id, sa.Uuid)), change(labels, sign))
+
+
 def change(labels: Iterable[int | None], sign: int = 1) -> Mapping[str, Any]:
     """What :func:`counted` has to note for samples of these labels, ``sign`` -1 if dropped."""
     of_label = collections.Counter(labels)

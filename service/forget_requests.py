@@ -79,8 +79,7 @@ def enter(session: orm.Session, request: tables.ForgetRequest) -> None:
     request.pending = sum(placement.pending for placement in placements)
     request.already_erased = sum(placement.already_erased for placement in placements)
     session.flush()
-    counted = erasures.counted(sa.literal(model.id, sa.Uuid))
-    session.execute(counted, erasures.change(resolution.labels[one] for one in fresh))
+    erasures.note(session, model.id, [resolution.labels[one] for one in fresh])
     samples = [{"request_id": request.id, "sample_id": name} for name in resolution.labels]
     for table, rows in (
         (tables.RequestSample, samples),

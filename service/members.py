@@ -23,13 +23,9 @@ def of(batch_id: uuid.UUID, *conditions: sa.ColumnElement[bool]) -> sa.Select[An
 
 def requests(session: orm.Session, batch_id: uuid.UUID) -> Sequence[tables.ForgetRequest]:
     """The requests of a batch, most urgent first."""
-    request, member = tables.ForgetRequest, tables.BatchMember
-    return session.scalars(
-        sa.select(request)
-        .join(member, member.request_id == request.id)
-        .where(member.batch_id == batch_id)
-        .order_by(request.due_at, request.id)
-    ).all()
+    request = tables.ForgetRequest
+    found = of(batch_id).with_only_columns(request)
+    return session.scalars(found.order_by(request.due_at, request.id)).all()
 
 
 def count(session: orm.Session, batch_id: uuid.UUID) -> int:
@@ -45,11 +41,11 @@ def change(
     *,
     wakes: bool = True,
     **data: Any,  # noqa: ANN401
-) -> Sequence[uuid.UUID]:
+) -> None:
     """Set ``values`` on every found request and note an event ``kind`` with ``data`` of each.
 
     Columns that ``found`` yields beside the id are set as well, and told. Unless ``wakes`` is false
-    those who watch a request are woken (see :func:`service.telling.changed`). Returns the ids.
+    those who watch a request are woken (see :func:`service.telling.changed`).
     """
     session.flush()
     request = tables.core(tables.ForgetRequest)
@@ -78,7 +74,6 @@ def change(
         statement.add_cte(telling.event_from(changed.c.id, kind, told).cte("told"))
     ).all()
     _read_anew(session, set(ids))
-    return ids
 
 
 def _read_anew(session: orm.Session, ids: set[uuid.UUID]) -> None:

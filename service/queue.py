@@ -4,7 +4,10 @@ A hint that gets lost costs seconds, never a job: :func:`relay` sends what the o
 and :func:`service.sweeping.sweep` writes new hints for jobs that nobody picked up.
 """
 
+import contextlib
 import functools
+from collections.abc import Iterator
+from typing import Any
 
 import celery
 import kombu.exceptions
@@ -54,8 +57,7 @@ def relay() -> int:
         ).all()
         if not messages:
             return 0
-        with app().connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=3)
+        with _connected() as connection:
             for message in messages:
                 _send(connection, message)
                 message.sent_at = sa.func.clock_timestamp()
@@ -64,13 +66,19 @@ def relay() -> int:
 
 def backlog(queue_name: str) -> int:
     """How many hints of a queue no worker has taken yet. Raises what the broker raises."""
-    with app().connection_for_read() as connection:
-        connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=3)
+    with _connected() as connection:
         try:
             declared = connection.default_channel.queue_declare(queue_name, passive=True)
         except kombu.exceptions.ChannelError:
             return 0  # Redis has no empty lists: no such queue
         return int(declared.message_count)
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[Any]:
+    with app().connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=3)
+        yield connection
 
 
 def _send(connection: object, message: tables.OutboxMessage) -> None:

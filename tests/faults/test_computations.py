@@ -11,8 +11,9 @@ from client.local import processes
 from tests import conftest, material
 from tests.faults.conftest import Faulted, frozen, until
 
-WHOLE_BATCH = {"batch_size": 870, "epochs": 1, "learning_rate": 0.01}
-QUARTER = 870 >> 2
+WHOLE = 870
+WHOLE_BATCH = {"batch_size": WHOLE, "epochs": 1, "learning_rate": 0.01}
+QUARTER = WHOLE >> 2
 LARGE = {**material.CONFIG["pretrained_cfg"], "input_size": [1, 64, 64]}
 """Pictures so large that a whole batch needs about two gigabytes: far more than any small noise."""
 
@@ -65,7 +66,7 @@ def test_a_job_whose_memory_runs_out_is_tried_again_with_smaller_batches(
     report = faulted.api.http.get(f"/v1/forget-requests/{request['id']}/report").json()
     halvings = report["evidence"]["run"]["batch_halvings"]
     assert halvings in {1, 2}
-    assert report["method"]["batch_size"] == 870 >> halvings
+    assert report["method"]["batch_size"] == WHOLE >> halvings
 
 
 @pytest.mark.faults_full

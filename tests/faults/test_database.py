@@ -74,8 +74,9 @@ def test_a_database_restarted_inside_the_publication_publishes_once(
         faulted.api.running.wait_restarted("postgres", pid, patience=30)
         conftest.until_ready(faulted.api)
     faulted.completes(model, request)
-    # Once: a server that ends the lock's holder first lets the publication commit before it ends.
-    assert faulted.job(request)["attempts"] in {1, 2}
+    # A server that shuts down and ends the lock's holder first lets the publication commit.
+    possible = {1, 2} if number == signal.SIGINT else {2}
+    assert faulted.job(request)["attempts"] in possible
 
 
 @_FULL
