@@ -1,7 +1,8 @@
 """The Celery application of the workers: ``celery -A worker.celery_app worker -P prefork -c 1``.
 
-Nothing here may import torch: a child forked after its parent computed hangs, so torch is first
-touched in the child (``worker.warming``).
+The parent imports large libraries (``worker.preloading``) and forks, so that a child that takes the
+place of a killed one soon works. It computes nothing and asks no GPU: a child forked after its
+parent did either hangs. Nothing here may import torch: beat comes here too.
 """
 
 from celery import signals
@@ -14,7 +15,7 @@ app.conf.update(
     imports=["worker.tasks"],
     worker_hijack_root_logger=False,
     # Celery kills a child that is not up in 4 s and forks the next: on a busy machine, or a cold
-    # disk, loading torch takes longer, and the worker would never come up.
+    # disk, loading takes longer, and the worker would never come up.
     worker_proc_alive_timeout=600.0,
     beat_schedule={
         "sweep": {
@@ -32,9 +33,17 @@ def _tell_children(**_: object) -> None:
     shutdown.announce()
 
 
+@signals.worker_init.connect
+def _preload(**_: object) -> None:
+    """Import the large libraries once, before the first child is forked."""
+    from worker import preloading
+
+    preloading.share()
+
+
 @signals.worker_process_init.connect
 def _warm_up(**_: object) -> None:
-    """Load torch in the child before the first job asks for it."""
+    """Load the rest in the child before the first job asks for it."""
     from worker import warming
 
     warming.load()

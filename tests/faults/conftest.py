@@ -88,9 +88,13 @@ class Faulted:
         assert parent is not None
         return parent, child
 
-    def kill_worker(self, request: dict[str, Any]) -> None:
-        """SIGKILL to the worker that has the request's job, parent and child."""
-        processes.end(self.worker_of(request), [(signal.SIGKILL, 5.0)])
+    def kill_worker(self, request: dict[str, Any], *, whole: bool = False) -> None:
+        """SIGKILL to the child that has the request's job, as when memory runs out.
+
+        ``whole``: to its parent too, as when the machine goes.
+        """
+        parent, child = self.worker_of(request)
+        processes.end([parent, child] if whole else [child], [(signal.SIGKILL, 5.0)])
 
 
 @contextlib.contextmanager
@@ -129,7 +133,7 @@ def undisturbed(api: conftest.Api) -> str:
 def faulted(api: conftest.Api, undisturbed: str) -> Iterator[Faulted]:
     """The service with a second GPU worker, so that one is there while the other starts again."""
     with fault_fleet.Fleet(api.running, 1, WORKER).up() as fleet:
-        until(lambda: len(fleet.warm()) == 2, 120)
+        until(lambda: len(fleet.working()) == 2, 120)
         yield Faulted(api, undisturbed, fleet)
 
 
