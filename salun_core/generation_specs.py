@@ -111,6 +111,7 @@ _SALUN: Mapping[specs.ForgetKind, Mapping[str, Any]] = {
     },
     "concept": {
         "targets": "anchor",
+        "steps": 120,
         "learning_rate": 1e-3,
         "forget_batch_size": 16,
         "retain_batch_size": 32,
