@@ -32,6 +32,7 @@ from salun_core.diffusion import data, judge, judge_training
 HERE = Path(__file__).parent
 CLASS, CONCEPT, REPLACEMENT = "seven", "twemoji", "noto"
 DIGITS, ICONS = "digits", "icons"
+FAMILIES = {DIGITS: "class_conditional_diffusion", ICONS: "text_to_image"}
 GUIDANCE = {DIGITS: 3.0, ICONS: 2.0}
 IMAGES = {DIGITS: 30, ICONS: 20}  # that the service draws of each thing to be judged
 PICTURES = 20  # of every class, or of every style that is kept
@@ -52,28 +53,33 @@ class Story(chapters.Chapters):
             self.service(data_dir, port) as running,
             http.Api(running.base_url, running.admin_key) as api,
         ):
-            # While the service works: this program's own judges, which look at what is pulled.
-            judges = {name: beside.submit(_judge, name, self.out) for name in (DIGITS, ICONS)}
             self.console.rule("2  two models that draw, with the data they were trained on")
-            self._register(api, DIGITS, "class_conditional_diffusion", self.out / "digits.parquet")
-            self._register(api, ICONS, "text_to_image", HERE / "data" / "icons.parquet")
-            before = {name: self._drawn(running, name, "before") for name in (DIGITS, ICONS)}
+            self._register(api, DIGITS)
+            # What follows goes on beside the first job: the second model, and this program's own
+            # judges, which look at what is pulled.
+            registered = beside.submit(self._register, api, ICONS)
+            judges = {name: beside.submit(_judge, name, self.out) for name in (DIGITS, ICONS)}
+            before = {DIGITS: self._drawn(running, DIGITS, "before")}
             self.console.rule(f"3  forget the class {CLASS!r}")
             self._forgotten(api, DIGITS, {"kind": "class", "label": CLASS})
+            after = {DIGITS: beside.submit(self._drawn, running, DIGITS, "after")}
+            registered.result()
+            before[ICONS] = self._drawn(running, ICONS, "before")
             self.console.rule(f"4  forget the style {CONCEPT!r}")
             concept = {"kind": "concept", "concept": CONCEPT, "replacement": REPLACEMENT}
             self._forgotten(api, ICONS, concept)
-            self.console.rule("5  pull what is served with stock diffusers, and look")
-            for name in (DIGITS, ICONS):
-                after = self._drawn(running, name, "after")
-                self._compare(name, judges[name].result(), before[name], after)
+            after[ICONS] = beside.submit(self._drawn, running, ICONS, "after")
+            self.console.rule("5  look at what stock diffusers pulled before and after")
+            for name, pictures in after.items():
+                self._compare(name, judges[name].result(), before[name], pictures.result())
 
     # --- chapters ---------------------------------------------------------------------------
 
-    def _register(self, api: http.Api, name: str, family: str, parquet: Path) -> None:
-        self.register_dataset(api, name, parquet)
+    def _register(self, api: http.Api, name: str) -> None:
+        self.register_dataset(api, name, _parquet(name, self.out))
         sampling = {"steps": 25, "guidance_scale": GUIDANCE[name], "images": IMAGES[name]}
-        body = {"name": name, "family": family, "dataset": name, "policy": {"sampling": sampling}}
+        body: dict[str, Any] = {"name": name, "family": FAMILIES[name], "dataset": name}
+        body["policy"] = {"sampling": sampling}
         self.register_model(api, body, HERE / "checkpoints" / name)
 
     def _forgotten(self, api: http.Api, model: str, target: dict[str, Any]) -> None:
@@ -194,11 +200,13 @@ def _judge(model: str, out: Path) -> judge.Judge:
 
 def _pictures(model: str, out: Path) -> tuple[data.CaptionedSet, data.CaptionedSet]:
     """The training and the unseen pictures that the judge learns from and is tried on."""
-    if model == DIGITS:
-        path, size = out / "digits.parquet", (1, clean_digits.SIDE, clean_digits.SIDE)
-    else:
-        path, size = HERE / "data" / "icons.parquet", (3, 32, 32)
+    path = _parquet(model, out)
+    size = (1, clean_digits.SIDE, clean_digits.SIDE) if model == DIGITS else (3, 32, 32)
     return packs.read(path, "train", size), packs.read(path, "holdout", size)
+
+
+def _parquet(model: str, out: Path) -> Path:
+    return out / "digits.parquet" if model == DIGITS else HERE / "data" / "icons.parquet"
 
 
 def _tensor(drawn: np.ndarray) -> torch.Tensor:

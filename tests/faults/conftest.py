@@ -129,7 +129,7 @@ def undisturbed(api: conftest.Api) -> str:
     return weights_of(api, model, done["result_version"])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def faulted(api: conftest.Api, undisturbed: str) -> Iterator[Faulted]:
     """The service with a second GPU worker, so that one is there while the other starts again."""
     with fault_fleet.Fleet(api.running, 1, WORKER).up() as fleet:

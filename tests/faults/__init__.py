@@ -1,0 +1,1 @@
+"""A package, so that pytest ends its second worker (``faulted``) with the last of its tests."""
