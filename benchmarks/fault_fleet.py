@@ -38,12 +38,16 @@ class Fleet:
         return [pid for pid in found if pid is not None and processes.is_running(pid)]
 
     def working(self) -> dict[int, int]:
-        """The child that does the work, by its parent; a parent forks when it has loaded all."""
+        """The child that does the work, by its parent."""
         return {
             parent: children[0]
             for parent in self.parents()
             if (children := processes.children_of(parent))
         }
+
+    def warm(self) -> list[int]:
+        """The children that have loaded all they need: they connect to the database last."""
+        return [child for child in self.working().values() if _has_mapped(child, "psycopg")]
 
     def kill(self, parent: int) -> None:
         """SIGKILL to a worker and its child, as when the machine goes."""
@@ -79,3 +83,10 @@ class Fleet:
             folder=Path(__file__).parents[1],
             death_signal=signal.SIGKILL,
         )
+
+
+def _has_mapped(pid: int, library: str) -> bool:
+    try:
+        return library in Path(f"/proc/{pid}/maps").read_text()
+    except OSError:  # it ended
+        return False

@@ -94,7 +94,7 @@ def recoveries(
         psycopg.connect(running.database_url, autocommit=True) as connection,
     ):
         for turn in range(tries):
-            _until(lambda: len(fleet.working()) > 1)
+            _until(lambda: len(fleet.warm()) > 1)
             ids = [served.sample_id(_DIGITS.trained - 1 - turn)]
             body = {"model": model, "targets": [{"kind": "sample", "ids": ids}], "method": _LONG}
             request = api.post("/v1/forget-requests", body, idempotency_key=f"recovery-{turn}")

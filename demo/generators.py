@@ -36,7 +36,7 @@ FAMILIES = {DIGITS: "class_conditional_diffusion", ICONS: "text_to_image"}
 GUIDANCE = {DIGITS: 3.0, ICONS: 2.0}
 IMAGES = {DIGITS: 30, ICONS: 20}  # that the service draws of each thing to be judged
 PICTURES = 20  # of every class, or of every style that is kept
-NAMING = 48  # of the style to be forgotten: every object in each of the three sentences
+NAMING = 48  # of the style to be forgotten and of what replaces it: 16 objects in 3 sentences
 LEFT = 0.05  # share of pictures that may still show what was forgotten, errors aside
 KEPT_DROP = 0.1  # how far the pulled model may fall behind the base model on all that is kept
 
@@ -78,8 +78,8 @@ class Story(chapters.Chapters):
     def _register(self, api: http.Api, name: str) -> None:
         self.register_dataset(api, name, _parquet(name, self.out))
         sampling = {"steps": 25, "guidance_scale": GUIDANCE[name], "images": IMAGES[name]}
-        body: dict[str, Any] = {"name": name, "family": FAMILIES[name], "dataset": name}
-        body["policy"] = {"sampling": sampling}
+        policy = {"sampling": sampling}
+        body = {"name": name, "family": FAMILIES[name], "dataset": name, "policy": policy}
         self.register_model(api, body, HERE / "checkpoints" / name)
 
     def _forgotten(self, api: http.Api, model: str, target: dict[str, Any]) -> None:

@@ -133,7 +133,7 @@ def undisturbed(api: conftest.Api) -> str:
 def faulted(api: conftest.Api, undisturbed: str) -> Iterator[Faulted]:
     """The service with a second GPU worker, so that one is there while the other starts again."""
     with fault_fleet.Fleet(api.running, 1, WORKER).up() as fleet:
-        until(lambda: len(fleet.working()) == 2, 120)
+        until(lambda: len(fleet.warm()) == 2, 120)
         yield Faulted(api, undisturbed, fleet)
 
 

@@ -116,7 +116,7 @@ def test_a_hint_that_is_delivered_a_hundred_times_starts_one_run(faulted: Faulte
     model = faulted.model()
     running = faulted.api.running
     sender = celery.Celery(broker=running.broker_url)
-    until(lambda: len(faulted.fleet.working()) == 2)
+    until(lambda: len(faulted.fleet.warm()) == 2)
     request = faulted.submit(model)
     job_id = faulted.job(request)["id"]
     with sender.connection_for_write() as connection:

@@ -36,8 +36,8 @@ def short_of_memory(faulted: Faulted, limit: str, spare: int) -> Iterator[str]:
     The limit is what the child has had at most (``VmPeak``) or has (``VmSize``) after a job of a
     quarter of the batch: its first job maps libraries of more than a gigabyte, and they count.
     """
-    until(lambda: len(faulted.fleet.working()) == 2)
-    child, *others = faulted.fleet.working().values()
+    until(lambda: len(faulted.fleet.warm()) == 2)
+    child, *others = faulted.fleet.warm()
     away = [pid for other in others for pid in (processes.parent_of(other), other)]
     with frozen(*away):
         model = large_model(faulted)

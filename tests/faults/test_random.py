@@ -21,7 +21,7 @@ def test_a_plan_is_its_seed() -> None:
     assert min(counts.values()) > 0
 
 
-@pytest.mark.parametrize("injections", [15, pytest.param(30, marks=pytest.mark.faults_full)])
+@pytest.mark.parametrize("injections", [15, pytest.param(60, marks=pytest.mark.faults_full)])
 def test_random_faults_lose_nothing_and_double_nothing(faulted: Faulted, injections: int) -> None:
     running = faulted.api.running
     models = [faulted.model(max_forget_share=0.99) for _ in range(3)]

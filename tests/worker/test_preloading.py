@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+from client import settings
 
 _SCRIPT = """
 import pathlib, sys
@@ -23,7 +26,8 @@ print(names.count("python"), "sklearn" in sys.modules)
 def test_loading_asks_no_gpu_and_starts_no_thread_that_computes() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT],
-        env={"PATH": "/usr/bin", "OPENBLAS_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+        env=settings.child_environment(OPENBLAS_NUM_THREADS="1"),
         capture_output=True,
         text=True,
         check=False,
