@@ -21,8 +21,19 @@ _WORDS = (
 _LEAST_BATCH = 2  # a batch norm needs two
 
 
-def is_told_by(error: BaseException) -> bool:
-    """Whether an error says that memory was short, here or on the device."""
+def is_told_by(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised from, says that memory was short.
+
+    Who builds a net or reads a file raises that the net or the file is wrong, from whatever it met.
+    """
+    while error is not None:
+        if _says_so(error):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _says_so(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError | OSError) and any(

@@ -1,6 +1,7 @@
 """One claimed job from start to end, whatever its kind: run it, and account for how it ended."""
 
 import contextlib
+import gc
 import logging
 import uuid
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from redis import exceptions as redis_exceptions
 
 from salun_core import errors as core_errors
 from service import cancellation, database, errors, jobs, queue
-from worker import auditing, disposing, endings, ingesting, leases, pipeline, validating
+from worker import auditing, disposing, endings, exhaustion, ingesting, leases, pipeline, validating
 
 _log = logging.getLogger("salun.worker")
 RETRY_SECONDS = 1.0
@@ -44,6 +45,9 @@ def _run(claimed: jobs.Claim) -> None:
         _work(claimed)
     except errors.LeaseLost:
         _log.warning("job %s: lease lost, nothing written", claimed.job_id)
+    finally:
+        # A failed job's batch hangs on its error's traceback, in cycles: free it before the next.
+        gc.collect()
 
 
 def _work(claimed: jobs.Claim) -> None:
@@ -62,11 +66,23 @@ def _work(claimed: jobs.Claim) -> None:
         endings.give_back(claimed)
     except core_errors.CancelledError:
         endings.cancel(claimed, cancellation.REASON)
-    except core_errors.SalunError as error:
+    except Exception as error:  # noqa: BLE001 - whatever it was, the duty stays and is accounted for
+        _failed(claimed, error)
+
+
+def _failed(claimed: jobs.Claim, error: Exception) -> None:
+    """What would come to the same again fails at once; all else is tried again."""
+    if exhaustion.is_told_by(error):
+        _again(claimed, error)
+    elif isinstance(error, core_errors.SalunError):
         endings.fail(claimed, type(error).__name__, str(error), divisible=True)
-    except errors.Refusal as error:
+    elif isinstance(error, errors.Refusal):
         code = error.code if isinstance(error, errors.Conflict) else type(error).__name__
         endings.fail(claimed, code, str(error))
-    except Exception as error:  # noqa: BLE001 - whatever it was, the duty stays and is accounted for
-        _log.exception("job %s: attempt %d failed", claimed.job_id, claimed.attempt)
-        endings.retry_or_fail(claimed, error, RETRY_SECONDS)
+    else:
+        _again(claimed, error)
+
+
+def _again(claimed: jobs.Claim, error: Exception) -> None:
+    _log.error("job %s: attempt %d failed", claimed.job_id, claimed.attempt, exc_info=error)
+    endings.retry_or_fail(claimed, error, RETRY_SECONDS)

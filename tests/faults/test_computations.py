@@ -15,7 +15,7 @@ WHOLE = 870
 WHOLE_BATCH = {"batch_size": WHOLE, "epochs": 1, "learning_rate": 0.01}
 QUARTER = WHOLE >> 2
 LARGE = {**material.CONFIG["pretrained_cfg"], "input_size": [1, 64, 64]}
-"""Pictures so large that a whole batch needs about two gigabytes: far more than any small noise."""
+"""Pictures so large that a whole batch needs 960 MiB, half of it 500 and a quarter 210."""
 
 
 def test_a_loss_that_becomes_nan_is_bounded_and_a_person_decides(faulted: Faulted) -> None:
@@ -30,11 +30,10 @@ def test_a_loss_that_becomes_nan_is_bounded_and_a_person_decides(faulted: Faulte
 
 
 @pytest.fixture
-def short_of_memory(faulted: Faulted, limit: str, spare: int) -> Iterator[str]:
-    """A model whose jobs one child alone does, with ``spare`` MiB of address space above a limit.
+def short_of_memory(faulted: Faulted, spare: int) -> Iterator[str]:
+    """A model whose jobs one child alone does, with ``spare`` MiB of address space to do them in.
 
-    The limit is what the child has had at most (``VmPeak``) or has (``VmSize``) after a job of a
-    quarter of the batch: its first job maps libraries of more than a gigabyte, and they count.
+    They are counted from what it has after a job: the first maps libraries of more than a gigabyte.
     """
     until(lambda: len(faulted.fleet.warm()) == 2)
     child, *others = faulted.fleet.warm()
@@ -44,9 +43,8 @@ def short_of_memory(faulted: Faulted, limit: str, spare: int) -> Iterator[str]:
         request = faulted.submit(large_model(faulted), **{**WHOLE_BATCH, "batch_size": QUARTER})
         assert faulted.api.ended(request["id"])["status"] == "completed"
         before = resource.prlimit(child, resource.RLIMIT_AS)
-        resource.prlimit(
-            child, resource.RLIMIT_AS, (space(child, limit) + spare * 2**20, before[1])
-        )
+        limit = address_space(child) + spare * 2**20
+        resource.prlimit(child, resource.RLIMIT_AS, (limit, before[1]))
         try:
             yield model
         finally:
@@ -54,14 +52,14 @@ def short_of_memory(faulted: Faulted, limit: str, spare: int) -> Iterator[str]:
                 resource.prlimit(child, resource.RLIMIT_AS, before)
 
 
-@pytest.mark.parametrize(("limit", "spare"), [("VmPeak", 500)])
+@pytest.mark.parametrize("spare", [600])
 def test_a_job_whose_memory_runs_out_is_tried_again_with_smaller_batches(
     faulted: Faulted, short_of_memory: str
 ) -> None:
     request = faulted.submit(short_of_memory, **WHOLE_BATCH)
     done = faulted.api.ended(request["id"])
     job = faulted.job(request)
-    assert done["status"] == "completed", job
+    assert done["status"] == "completed", job["error"]
     assert job["attempts"] > 1
     report = faulted.api.http.get(f"/v1/forget-requests/{request['id']}/report").json()
     halvings = report["evidence"]["run"]["batch_halvings"]
@@ -70,7 +68,7 @@ def test_a_job_whose_memory_runs_out_is_tried_again_with_smaller_batches(
 
 
 @pytest.mark.faults_full
-@pytest.mark.parametrize(("limit", "spare"), [("VmSize", 100)])
+@pytest.mark.parametrize("spare", [100])
 def test_memory_that_no_batch_is_small_enough_for_is_bounded(
     faulted: Faulted, short_of_memory: str
 ) -> None:
@@ -91,7 +89,7 @@ def large_model(faulted: Faulted) -> str:
     return name
 
 
-def space(pid: int, which: str) -> int:
-    """Bytes of address space of a process (proc(5): ``VmPeak`` or ``VmSize``)."""
+def address_space(pid: int) -> int:
+    """Bytes of address space of a process (proc(5): ``VmSize``)."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return 1024 * int(status.partition(f"{which}:")[2].split()[0])
+    return 1024 * int(status.partition("VmSize:")[2].split()[0])
