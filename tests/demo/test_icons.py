@@ -72,7 +72,13 @@ def test_the_same_seed_writes_the_same_folder_and_it_samples(
     for file in ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert said[-1].startswith("denoiser     2 of 2")
-    assert _sample(_pipeline(tmp_path / "one"), ["a red seven"], 2).shape == (1, 32, 32, 3)
+    one = _pipeline(tmp_path / "one")
+    assert _sample(one, ["a red seven"], 2).shape == (1, 32, 32, 3)
+    icons.train(
+        pack, vae, tmp_path / "on", start=tmp_path / "one", steps=1, seed=1, report=said.append
+    )
+    went_on = _pipeline(tmp_path / "on").unet.state_dict()
+    assert all(torch.allclose(went_on[n], t, atol=1e-3) for n, t in one.unet.state_dict().items())
 
 
 def test_the_checkpoint_paints_digits_in_the_colour_that_is_asked_for() -> None:

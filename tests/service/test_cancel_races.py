@@ -1,5 +1,7 @@
 """A request is withdrawn while its batch is sealed, a job stopped while it publishes: one wins."""
 
+import json
+
 import pytest
 
 from benchmarks import bare_models, racing
@@ -26,3 +28,13 @@ def test_a_job_is_stopped_or_published_and_never_both(tries: int) -> None:
     assert found.undecided == 0
     assert found.cancelled + found.carried_out == tries
     assert min(found.cancelled, found.carried_out) > 0, "a race that one side always wins is none"
+
+
+def test_the_benchmark_of_races_and_claims_runs_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--tries", "3", "--queued", "50", "--claims", "5", "--pending", "20"]
+    assert racing.main(few) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [races["undecided"] for races in found["races"]] == [0, 0]
+    assert [len(times) for times in found["claims"].values()] == [5, 5]
+    job = found["one_job"]
+    assert (job["pending"], job["jobs"], job["completed"]) == (20, 1, 20)
