@@ -3,7 +3,6 @@ forgot less."""
 
 import datetime
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -139,19 +138,32 @@ def missing_erasures(session: orm.Session, model: tables.Model, version: tables.
     """How many completed erasures a version lacks: those first made in none that it follows."""
     own_line = versions.forgets(version)
     erased = _erased_in(model).subquery()
-    lacking = sa.select(sa.func.count()).where(erased.c.version.not_in(own_line))
+    lacking = sa.select(sa.func.count()).where(
+        erased.c.version.not_in(own_line), erased.c.erased_at.is_not(None)
+    )
     return session.scalar(lacking) or 0
+
+
+def has_forgotten(session: orm.Session, model: tables.Model) -> bool:
+    """Whether any version of a model has forgotten something, served or not."""
+    return session.execute(_erased_in(model).limit(1)).first() is not None
 
 
 def min_version(session: orm.Session, model: tables.Model) -> int:
     """The oldest version number that may still be served: the newest completed erasure's."""
-    newest = session.scalar(sa.select(sa.func.max(_erased_in(model).subquery().c.version)))
-    return newest or 1
+    erased = _erased_in(model).subquery()
+    newest = sa.select(sa.func.max(erased.c.version)).where(erased.c.erased_at.is_not(None))
+    return session.scalar(newest) or 1
 
 
-def _erased_in(model: tables.Model) -> sa.CompoundSelect[Any]:
-    """The version that first lacks it, of every sample and concept that was erased."""
-    samples = sa.select(tables.Erasure.version).where(
+def _erased_in(
+    model: tables.Model,
+) -> sa.CompoundSelect[int | None, datetime.datetime | None]:
+    """``(version, erased_at)`` of every sample and concept that a version lacks.
+
+    The erasure is completed once it has a time: then that version, or a later one, was served.
+    """
+    samples = sa.select(tables.Erasure.version, tables.Erasure.erased_at).where(
         tables.Erasure.model_id == model.id, tables.Erasure.version.is_not(None)
     )
     return samples.union_all(concepts.versions_of(model.id))

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,7 @@ _DROP_IDLE_MEMBERS = sa.text(
     "SELECT 1 FROM concept_erasure c JOIN request_concept r ON r.concept = c.concept "
     "WHERE c.batch_id = :batch AND r.request_id = m.request_id)"
 ).bindparams(sa.bindparam("batch", type_=sa.Uuid))
-_EARLIER = sa.select(tables.Erasure.batch_id, tables.Erasure.version).where(
+_EARLIER = sa.select(tables.Erasure.batch_id, erasures.served_version()).where(
     tables.Erasure.model_id == sa.bindparam("model"), tables.Erasure.sample_id == sa.any_(_IDS)
 )
 
@@ -202,6 +202,21 @@ def due_at(batch_id: sa.SQLColumnExpression[uuid.UUID] | uuid.UUID) -> sa.Select
         sa.select(sa.func.min(tables.ForgetRequest.due_at))
         .join(tables.BatchMember, tables.BatchMember.request_id == tables.ForgetRequest.id)
         .where(tables.BatchMember.batch_id == batch_id)
+    )
+
+
+def why_blocked(session: orm.Session, batch_ids: Iterable[uuid.UUID]) -> str | None:
+    """The reason why a person must decide on one of these batches, or ``None``."""
+    blocked = sa.select(tables.Batch.id).where(
+        tables.Batch.id.in_(list(batch_ids)), tables.Batch.state == "blocked"
+    )
+    batch_id = session.scalar(blocked.order_by(tables.Batch.id).limit(1))
+    if batch_id is None:
+        return None
+    job = newest_job(session, batch_id)
+    status = None if job is None else job.status
+    return {"succeeded": "verification_failed", "cancelled": "job_cancelled"}.get(
+        status or "", "job_failed"
     )
 
 

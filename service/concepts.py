@@ -1,8 +1,8 @@
 """Concepts that a text-to-image model must no longer draw, and the samples that name them."""
 
+import datetime
 import uuid
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -57,10 +57,11 @@ def claim(
 def placed(
     session: orm.Session, model_id: uuid.UUID, names: Sequence[str]
 ) -> Sequence[sa.Row[uuid.UUID, int | None]]:
-    """``(batch_id, version)`` of concepts that were named before."""
+    """``(batch_id, version)`` of concepts named before; the version once it was served."""
     erasure = tables.ConceptErasure
+    served = sa.case((erasure.erased_at.is_not(None), erasure.version)).label("version")
     return session.execute(
-        sa.select(erasure.batch_id, erasure.version).where(
+        sa.select(erasure.batch_id, served).where(
             erasure.model_id == model_id, erasure.concept.in_(names)
         )
     ).all()
@@ -105,7 +106,21 @@ def mark_erased(session: orm.Session, batch_id: uuid.UUID, number: int) -> None:
     session.execute(
         sa.update(tables.ConceptErasure)
         .where(tables.ConceptErasure.batch_id == batch_id, tables.ConceptErasure.version.is_(None))
-        .values(version=number, erased_at=sa.func.clock_timestamp())
+        .values(version=number)
+    )
+
+
+def mark_served(session: orm.Session, batch_id: uuid.UUID) -> None:
+    """The batch's concepts are gone from what is served."""
+    erasure = tables.ConceptErasure
+    session.execute(
+        sa.update(erasure)
+        .where(
+            erasure.batch_id == batch_id,
+            erasure.version.is_not(None),
+            erasure.erased_at.is_(None),
+        )
+        .values(erased_at=sa.func.clock_timestamp())
     )
 
 
@@ -121,9 +136,11 @@ def newest_version() -> sa.ScalarSelect[int | None]:
     )
 
 
-def versions_of(model_id: uuid.UUID) -> sa.Select[Any]:
-    """The versions that first lack each concept that was erased."""
+def versions_of(
+    model_id: uuid.UUID,
+) -> sa.Select[int | None, datetime.datetime | None]:
+    """``(version, erased_at)``: which first lacks it, of each concept that was erased."""
     erasure = tables.ConceptErasure
-    return sa.select(erasure.version).where(
+    return sa.select(erasure.version, erasure.erased_at).where(
         erasure.model_id == model_id, erasure.version.is_not(None)
     )

@@ -27,6 +27,7 @@ from service import (
 
 _TARGETS = pydantic.TypeAdapter(tuple[specs.Target, ...])
 _DAY = datetime.timedelta(days=1)
+_MANY = 100  # sample ids
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class Demand:
     def names_a_class(self) -> bool:
         """Whether it asks for a class by its label."""
         return any(isinstance(target, specs.ClassTarget) for target in self.targets)
+
+    @property
+    def names_many(self) -> bool:
+        """Whether it may name a share of the training set that counts."""
+        ids = sum(len(one.ids) for one in self.targets if isinstance(one, specs.SampleTarget))
+        return ids >= _MANY or any(isinstance(one, specs.ConceptTarget) for one in self.targets)
 
 
 @dataclass(frozen=True)
@@ -92,10 +99,11 @@ def check(demand: Demand) -> None:
 def served_model(session: orm.Session, demand: Demand) -> tables.Model:
     """The model, with its dataset in the session and its batches held for joining.
 
-    A demand that seals or absorbs what others joined holds them for itself alone. Raises
+    A demand that seals or absorbs what others joined holds them for itself alone, and so does a
+    large one: two of them must not pass a budget side by side. Raises
     :class:`errors.Invalid` (``invalid-target``).
     """
-    if demand.is_expedited or demand.names_a_class:
+    if demand.is_expedited or demand.names_a_class or demand.names_many:
         by_name = sa.select(tables.Model.id).where(tables.Model.name == demand.model)
         model_id = session.scalar(by_name)
         if model_id is not None:
@@ -177,7 +185,7 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
     resolution = ledger.resolve(session, model, demand.targets)
     states = dict(
         session.execute(
-            sa.select(tables.Erasure.sample_id, tables.Erasure.version).where(
+            sa.select(tables.Erasure.sample_id, erasures.served_version()).where(
                 tables.Erasure.model_id == model.id,
                 tables.Erasure.sample_id
                 == sa.any_(sa.literal(list(resolution.labels), database.Names())),

@@ -7,7 +7,6 @@ them anew. Afterwards tombstones remain (:mod:`service.tombstones`).
 
 import datetime
 import uuid
-from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +14,7 @@ from sqlalchemy import orm
 
 from service import (
     aliases,
+    database,
     destruction,
     jobs,
     models,
@@ -87,6 +87,7 @@ def erase_samples(session: orm.Session, model: tables.Model) -> int:
     before = list(dataset.files)
     names = [sample.sample_id for sample in due]
     marks = {name: tombstones.of_sample(dataset.id, name) for name in names}
+    subjects = {sample.subject_id for sample in due if sample.subject_id is not None}
     session.add_all(
         tables.Tombstone(
             dataset_id=dataset.id,
@@ -101,7 +102,7 @@ def erase_samples(session: orm.Session, model: tables.Model) -> int:
     )
     session.flush()
     rewriting.drop_rows(session, dataset, due)
-    _rename(session, dataset.id, marks)
+    _rename(session, dataset.id, marks, _persons_gone(session, dataset.id, subjects))
     destruction.condemn(session, set(before) - set(dataset.files))
     destruction.condemn_cache(session, before)
     telling.audit(session, "worker", "samples.erase", dataset.id, samples=len(due))
@@ -128,11 +129,14 @@ def _has_due(session: orm.Session, model: tables.Model) -> bool:
 def _superseded(model: tables.Model) -> sa.Select[tables.Version]:
     grace = datetime.timedelta(seconds=models.policy_of(model).grace_seconds)
     version = tables.Version
+    # What passed but was never served is left behind when a later one is.
+    since = sa.func.coalesce(version.superseded_at, version.created_at)
     pointed_at = sa.select(tables.Alias.version).where(tables.Alias.model_id == model.id)
     return sa.select(version).where(
         version.model_id == model.id,
-        version.state == "superseded",
-        version.superseded_at < sa.func.clock_timestamp() - grace,
+        version.state.in_(("superseded", "verified")),
+        version.number != (model.head or 0),
+        since < sa.func.clock_timestamp() - grace,
         version.number.not_in(pointed_at),
     )
 
@@ -219,19 +223,37 @@ def _data_in_use(
 def _artifacts_of(session: orm.Session, version: tables.Version) -> list[str]:
     found: list[str] = []
     if version.job_id is not None:
-        steps = sa.select(tables.JobStep.artifact_digest).where(
-            tables.JobStep.job_id == version.job_id
-        )
-        found += session.scalars(steps)
-        job = session.get_one(tables.Job, version.job_id)
-        found += [job.inputs["plan"]] if job.inputs else []
+        found += jobs.artifacts(session, session.get_one(tables.Job, version.job_id))
     pairs = sa.delete(tables.ShadowPair).where(tables.ShadowPair.base_version_id == version.id)
     found += session.scalars(pairs.returning(tables.ShadowPair.artifact_digest))
     return found
 
 
-def _rename(session: orm.Session, dataset_id: uuid.UUID, marks: dict[str, str]) -> None:
-    """Ids become marks wherever they stand: erasures, requests, the bodies of requests."""
+def _persons_gone(
+    session: orm.Session, dataset_id: uuid.UUID, subjects: set[str]
+) -> dict[str, str]:
+    """The marks of those persons of whom no training sample is left."""
+    sample = tables.Sample
+    left = session.scalars(
+        sa.select(sample.subject_id)
+        .where(
+            sample.dataset_id == dataset_id,
+            sample.split == tables.TRAIN,
+            sample.subject_id == sa.any_(sa.literal(sorted(subjects), database.Names())),
+        )
+        .distinct()
+    )
+    gone = sorted(subjects.difference(left))
+    return {subject: tombstones.of_subject(dataset_id, subject) for subject in gone}
+
+
+def _rename(
+    session: orm.Session, dataset_id: uuid.UUID, marks: dict[str, str], persons: dict[str, str]
+) -> None:
+    """Ids become marks wherever they stand: erasures, requests, the bodies of requests.
+
+    A person's becomes one with the last sample: a demand that waits until then must find the rest.
+    """
     named = {"old": list(marks), "new": list(marks.values()), "dataset": dataset_id}
     pairs = "(SELECT unnest(CAST(:old AS text[])) AS old, unnest(CAST(:new AS text[])) AS new) p"
     of_dataset = "(SELECT id FROM model WHERE dataset_id = :dataset)"
@@ -242,7 +264,7 @@ def _rename(session: orm.Session, dataset_id: uuid.UUID, marks: dict[str, str]) 
         ),
         named,
     )
-    requests: Sequence[uuid.UUID] = session.scalars(
+    requests = session.scalars(
         sa.text(
             f"UPDATE request_sample s SET sample_id = p.new FROM {pairs}, forget_request r "  # noqa: S608
             f"WHERE s.sample_id = p.old AND r.id = s.request_id AND r.model_id IN {of_dataset} "
@@ -250,23 +272,30 @@ def _rename(session: orm.Session, dataset_id: uuid.UUID, marks: dict[str, str]) 
         ),
         named,
     ).all()
+    naming = session.scalars(
+        sa.text(
+            f"SELECT id FROM forget_request WHERE model_id IN {of_dataset} "  # noqa: S608
+            "AND EXISTS (SELECT 1 FROM jsonb_array_elements(body -> 'targets') target "
+            "WHERE target ->> 'subject_id' = ANY(CAST(:persons AS text[])))"
+        ),
+        {"dataset": dataset_id, "persons": list(persons)},
+    ).all()
     for request in session.scalars(
-        sa.select(tables.ForgetRequest).where(tables.ForgetRequest.id.in_(set(requests)))
+        sa.select(tables.ForgetRequest).where(tables.ForgetRequest.id.in_({*requests, *naming}))
     ):
-        request.body = {
-            **request.body,
-            "targets": [
-                _marked(dataset_id, target, marks) for target in request.body.get("targets", [])
-            ],
-        }
+        targets = [_marked(target, marks, persons) for target in request.body["targets"]]
+        request.body = {**request.body, "targets": targets}
 
 
-def _marked(dataset_id: uuid.UUID, target: dict[str, Any], marks: dict[str, str]) -> dict[str, Any]:
+def _marked(
+    target: dict[str, Any], marks: dict[str, str], persons: dict[str, str]
+) -> dict[str, Any]:
     """A target without the ids of what is gone."""
     match target["kind"]:
         case "sample":
             return {**target, "ids": [marks.get(name, name) for name in target["ids"]]}
         case "subject":
-            return {**target, "subject_id": tombstones.of_subject(dataset_id, target["subject_id"])}
+            subject = target["subject_id"]
+            return {**target, "subject_id": persons.get(subject, subject)}
         case _:
             return target

@@ -53,6 +53,27 @@ def named_before(session: orm.Session, model: tables.Model, sample_ids: Sequence
     return session.scalar(count, {"ids": list(sample_ids)}) or 0
 
 
+def served_version() -> sa.ColumnElement[int | None]:
+    """Column of an erasure: the version that first lacks it, once that was served."""
+    erasure = tables.Erasure
+    return sa.case((erasure.erased_at.is_not(None), erasure.version)).label("version")
+
+
+def mark_served(session: orm.Session, batch_id: uuid.UUID) -> None:
+    """What a batch erased is gone from what is served: now its proof window begins."""
+    erasure = tables.Erasure
+    session.execute(
+        sa.update(erasure)
+        .where(
+            erasure.batch_id == batch_id,
+            erasure.version.is_not(None),
+            erasure.erased_at.is_(None),
+        )
+        .values(erased_at=sa.func.clock_timestamp())
+    )
+    concepts.mark_served(session, batch_id)
+
+
 def newest_version() -> sa.ScalarSelect[int | None]:
     """Column beside a request: the first version that lacks every sample it names, if any."""
     erasure, named, request = tables.Erasure, tables.RequestSample, tables.ForgetRequest

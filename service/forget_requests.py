@@ -176,10 +176,16 @@ def _settle(
     request: tables.ForgetRequest,
     placements: Sequence[batches.Placement],
 ) -> None:
-    """Complete at once what is erased already; seal at once what shall not wait for others."""
-    if not any(placement.batch_id or placement.followed for placement in placements):
+    """Complete at once what is erased already; seal at once what shall not wait for others.
+
+    What follows a batch that waits for a person waits for one too.
+    """
+    followed = set[uuid.UUID]().union(*(placement.followed for placement in placements))
+    if not followed and not _opened(placements):
         erased_in = [version for placement in placements for version in placement.erased_in]
         fulfilment.complete(session, request, max(erased_in))
+    if followed and (reason := batches.why_blocked(session, followed)):
+        fulfilment.require_person(session, request, reason)
     if demand.is_expedited or policy.window_seconds() == 0:
         joined = _joined(placements) if demand.is_expedited else _opened(placements)
         for batch_id in sorted(joined):

@@ -66,10 +66,10 @@ def require_person(session: orm.Session, request: tables.ForgetRequest, reason: 
 
 
 def advance(session: orm.Session, batch_id: uuid.UUID, stage: str) -> None:
-    """The batch's job entered a stage."""
-    is_open = tables.ForgetRequest.status.in_(OPEN)
+    """The batch's job entered a stage; who waits for a person, for another batch, still does."""
+    is_served = tables.ForgetRequest.status.in_(("pending", "in_progress"))
     values = {"status": "in_progress", "stage": stage, "reason": None}
-    members.change(session, members.of(batch_id, is_open), values, "stage", stage=stage)
+    members.change(session, members.of(batch_id, is_served), values, "stage", stage=stage)
 
 
 def wait_again(session: orm.Session, batch_id: uuid.UUID) -> None:
@@ -91,7 +91,8 @@ def approve(
     ).all()
     for batch in blocked:
         sealing.seal(session, batch)
-        waits = tables.ForgetRequest.status == "action_required"
+    waits = sa.and_(tables.ForgetRequest.status == "action_required", ~_follows_a_blocked_batch())
+    for batch in blocked:
         values = {"status": "pending", "stage": "sealed", "reason": None}
         members.change(session, members.of(batch.id, waits), values, "approved")
     telling.audit(session, actor, "forget_request.approve", request.id, reason_given=bool(reason))
@@ -133,6 +134,16 @@ def tell(
     request.updated_at = sa.func.clock_timestamp()
     telling.event(session, request.id, kind, **data)
     telling.changed(session, request.id)
+
+
+def _follows_a_blocked_batch() -> sa.Exists:
+    """Beside a request: whether one of its batches waits for a person."""
+    member, batch = orm.aliased(tables.BatchMember), orm.aliased(tables.Batch)
+    return sa.exists().where(
+        member.request_id == tables.ForgetRequest.id,
+        batch.id == member.batch_id,
+        batch.state == "blocked",
+    )
 
 
 def _require_action(request: tables.ForgetRequest, verb: str) -> None:

@@ -264,6 +264,13 @@ def steps(job_id: uuid.UUID) -> dict[str, tables.JobStep]:
         return {row.name: row for row in rows}
 
 
+def artifacts(session: orm.Session, job: tables.Job) -> list[str]:
+    """The digests of what an unlearning job made and was planned by."""
+    step = tables.JobStep
+    found = session.scalars(sa.select(step.artifact_digest).where(step.job_id == job.id))
+    return [*found, *([job.inputs["plan"]] if job.inputs else [])]
+
+
 # --- how it ends ----------------------------------------------------------------------------
 
 

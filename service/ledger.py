@@ -48,7 +48,6 @@ def resolve(
     session: orm.Session, model: tables.Model, targets: Sequence[specs.Target]
 ) -> Resolution:
     """Look every target up. Raises nothing: the caller decides what unknown ids mean."""
-    dataset = model.dataset
     labels: dict[str, int | None] = {}
     by_concept: set[str] = set()
     unknown: list[errors.Problem] = []
@@ -57,13 +56,13 @@ def resolve(
         pointer = f"/targets/{index}"
         match target:
             case specs.SampleTarget():
-                found, missing = _samples(session, dataset, target, pointer)
+                found, missing = _samples(session, model, target, pointer)
                 unknown += missing
             case specs.ClassTarget():
                 found, missing = _class(session, model, target, pointer)
                 unusable += missing
             case specs.SubjectTarget():
-                found, missing = _subject(session, dataset, target, pointer)
+                found, missing = _subject(session, model, target, pointer)
                 unusable += missing
             case specs.ConceptTarget():
                 found, missing = _concept(session, model, target, pointer)
@@ -101,8 +100,9 @@ def ids_digest(sample_ids: Sequence[str]) -> str:
 
 
 def _samples(
-    session: orm.Session, dataset: tables.Dataset, target: specs.SampleTarget, pointer: str
+    session: orm.Session, model: tables.Model, target: specs.SampleTarget, pointer: str
 ) -> tuple[dict[str, int | None], list[errors.Problem]]:
+    dataset = model.dataset
     found: dict[str, int | None] = {}
     elsewhere: dict[str, str] = {}
     for split, label, ids in session.execute(_SAMPLES, {"dataset": dataset.id, "ids": target.ids}):
@@ -114,6 +114,8 @@ def _samples(
     rest = [one for one in target.ids if one not in found and one not in elsewhere]
     if rest:
         gone = tombstones.known(session, dataset.id, rest)
+        mine = _erased(session, model, list(gone.values()))
+        gone = {name: mark for name, mark in gone.items() if mark in mine}
         found |= dict.fromkeys(gone.values())
     problems = []
     for index, sample_id in enumerate(target.ids):
@@ -145,7 +147,7 @@ def _class(
         return {}, [errors.Problem(f"{pointer}/label", "unknown-class", detail)]
     label = dataset.label_names.index(target.label)
     found = _trained(session, dataset.id, tables.Sample.label == label)
-    found |= _gone(session, dataset, tables.Tombstone.label == label)
+    found |= _gone(session, model, tables.Tombstone.label == label)
     if not found:
         detail = f"no training sample of dataset {dataset.name!r} has label {target.label!r}"
         return {}, [errors.Problem(f"{pointer}/label", "unknown-class", detail)]
@@ -175,11 +177,12 @@ def _concept(
 
 
 def _subject(
-    session: orm.Session, dataset: tables.Dataset, target: specs.SubjectTarget, pointer: str
+    session: orm.Session, model: tables.Model, target: specs.SubjectTarget, pointer: str
 ) -> tuple[dict[str, int | None], list[errors.Problem]]:
+    dataset = model.dataset
     found = _trained(session, dataset.id, tables.Sample.subject_id == target.subject_id)
     mark = tombstones.of_subject(dataset.id, target.subject_id)
-    found |= _gone(session, dataset, tables.Tombstone.subject_mark == mark)
+    found |= _gone(session, model, tables.Tombstone.subject_mark == mark)
     if not found:
         detail = f"no training sample of dataset {dataset.name!r} has that subject_id"
         return {}, [errors.Problem(f"{pointer}/subject_id", "unknown-subject", detail)]
@@ -187,10 +190,29 @@ def _subject(
 
 
 def _gone(
-    session: orm.Session, dataset: tables.Dataset, condition: sa.ColumnElement[bool]
+    session: orm.Session, model: tables.Model, condition: sa.ColumnElement[bool]
 ) -> dict[str, int | None]:
     """Marks of samples that were deleted after they were erased; they need no label any more."""
-    return dict.fromkeys(tombstones.marked_samples(session, dataset.id, condition))
+    marks = tombstones.marked_samples(session, model.dataset_id, condition)
+    return dict.fromkeys(sorted(_erased(session, model, marks)))
+
+
+def _erased(session: orm.Session, model: tables.Model, marks: Sequence[str]) -> set[str]:
+    """Those of the marks whose samples this model has erased.
+
+    One that began to be served after the samples were deleted cannot forget them by them.
+    """
+    if not marks:
+        return set()
+    named = sa.any_(sa.literal(list(marks), database.Names()))
+    erasure = tables.Erasure
+    return set(
+        session.scalars(
+            sa.select(erasure.sample_id).where(
+                erasure.model_id == model.id, erasure.sample_id == named
+            )
+        )
+    )
 
 
 def _trained(

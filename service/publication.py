@@ -17,6 +17,7 @@ from service import (
     composing,
     concepts,
     database,
+    destruction,
     erasures,
     errors,
     fulfilment,
@@ -107,6 +108,7 @@ def nothing_left(claimed: jobs.Claim) -> None:
         batches.hold(session, batch.model_id)
         batch.state = "completed"
         fulfilment.complete_served(session, batch.id)
+        destruction.condemn(session, jobs.artifacts(session, job))
         jobs.finish(session, job, "succeeded", None)
 
 
@@ -122,7 +124,7 @@ def close_job(
     """Close an unlearning job without a version and block its batch.
 
     Where the cause may lie in what one request names (``divisible``) the batch is split instead,
-    as long as it can be.
+    as long as it can be. What the job made goes: whatever comes next is a job of its own.
     """
     batch = session.get_one(tables.Batch, job.subject_id)
     batches.hold(session, batch.model_id)  # nobody joins a batch in the moment that it ends
@@ -130,6 +132,7 @@ def close_job(
         _split_or_block(session, batch, reason)
     else:
         _block(session, batch, reason)
+    destruction.condemn(session, jobs.artifacts(session, job))
     jobs.finish(session, job, status, error)
 
 
@@ -154,8 +157,7 @@ def move_alias(
             )
         ).all()
         for batch in waiting:
-            batch.state = "completed"
-            fulfilment.complete_served(session, batch.id)
+            _complete(session, batch)
 
 
 def _serve(
@@ -169,7 +171,13 @@ def _serve(
         fulfilment.advance(session, batch.id, "publishing")
         return
     aliases.move(session, "worker", model, models.PRODUCTION, version)
+    _complete(session, batch)
+
+
+def _complete(session: orm.Session, batch: tables.Batch) -> None:
+    """A version that lacks what the batch erased is served."""
     batch.state = "completed"
+    erasures.mark_served(session, batch.id)
     fulfilment.complete_served(session, batch.id)
 
 
@@ -190,7 +198,7 @@ def _mark_erased(session: orm.Session, batch: tables.Batch, number: int) -> None
     session.execute(
         sa.update(tables.Erasure)
         .where(tables.Erasure.batch_id == batch.id, tables.Erasure.version.is_(None))
-        .values(version=number, erased_at=sa.func.clock_timestamp())
+        .values(version=number)
     )
     concepts.mark_erased(session, batch.id, number)
 

@@ -11,7 +11,7 @@ def accept(session: orm.Session, version: tables.Version) -> None:
     model = session.get_one(tables.Model, version.model_id, with_for_update=True)
     version.state = "published"
     version.published_at = sa.func.clock_timestamp()
-    if aliases.missing_erasures(session, model, version) == 0:
+    if not aliases.has_forgotten(session, model):
         model.head = version.number
         aliases.move(session, "worker", model, models.PRODUCTION, version)
 

@@ -70,7 +70,8 @@ class TextToImage:
     def conditions(self, texts: Sequence[str]) -> torch.Tensor:
         """Text embeddings, float32 (N, length, width); equal texts are embedded once."""
         unique = sorted(set(texts))
-        rows = [unique.index(text) for text in texts]
+        place = {text: row for row, text in enumerate(unique)}
+        rows = [place[text] for text in texts]
         embedded = self.embed(self.tokens(unique))
         return embedded[torch.tensor(rows, device=embedded.device)]
 

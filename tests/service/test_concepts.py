@@ -151,6 +151,7 @@ def test_what_is_erased_already_is_answered_at_once_and_binds_aliases(
     with database.transaction() as session:
         batch = session.scalars(sa.select(tables.Batch)).one()
         concepts.mark_erased(session, batch.id, 2)
+        erasures.mark_served(session, batch.id)
         row = models.by_name(session, model)
         version = session.scalars(sa.select(tables.Version)).one()
         assert aliases.missing_erasures(session, row, version) == 1

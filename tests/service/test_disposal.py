@@ -227,6 +227,73 @@ def test_a_repeat_is_answered_at_once_and_the_digest_stays(
         bare_models.submit(caller, model, bare_models.samples("no-such-sample"))
 
 
+def test_a_person_of_whom_samples_are_left_is_still_found(
+    caller: api_keys.Caller, model: str
+) -> None:
+    """A demand that waits keeps the name until all that it names is gone."""
+    of_person: dict[str, list[str]] = {}
+    for row in material.rows():
+        if row["split"] == "train" and row["subject_id"] is not None:
+            of_person.setdefault(row["subject_id"], []).append(row["sample_id"])
+    person, ids = next((name, ids) for name, ids in of_person.items() if len(ids) > 1)
+    subject = specs.SubjectTarget(kind="subject", subject_id=person)
+    with database.transaction() as session:
+        models.by_name(session, model).policy = {**POLICY, "budget": {"daily_share": 1e-6}}
+    waits = bare_models.submit(caller, model, subject)
+    assert duties.request(waits).status == "action_required"
+    with database.transaction() as session:
+        models.by_name(session, model).policy = POLICY
+    erase(caller, model, bare_models.samples(ids[0]))
+    let_pass(hours=2)
+    assert dispose(model)[2] == 1
+    assert duties.request(waits).body["targets"][0]["subject_id"] == person
+    second = bare_models.caller("a second person")
+    with database.transaction() as session:
+        forget_requests.approve(
+            session, second, forget_requests.by_id(session, waits, lock=True), "known"
+        )
+    found = duties.request(waits)
+    assert (found.status, found.already_erased, found.matched) == ("pending", 1, len(ids) - 1)
+    erase(caller, model, bare_models.samples(*ids[1:]))
+    let_pass(hours=2)
+    assert dispose(model)[2] == len(ids) - 1
+    assert person not in json.dumps(duties.request(waits).body)
+
+
+def test_what_was_deleted_before_a_model_was_served_is_not_asked_of_it(
+    caller: api_keys.Caller, model: str
+) -> None:
+    """It has nothing left to forget those samples with; of a class it forgets the rest."""
+    gone = material.train_ids("seven")[:3]
+    erase(caller, model, bare_models.samples(*gone))
+    let_pass(hours=2)
+    assert dispose(model)[2] == 3
+    with database.transaction() as session:
+        dataset_id = models.by_name(session, model).dataset_id
+    late = over(dataset_id, "late")
+    with pytest.raises(errors.Invalid):
+        bare_models.submit(caller, late, bare_models.samples(*gone))
+    label = specs.ClassTarget(kind="class", label="seven")
+    request = duties.request(bare_models.submit(caller, late, label))
+    left = len(material.train_ids("seven")) - 3
+    assert (request.matched, request.already_erased) == (left, 0)
+    (batch,) = duties.batches_of(request.id)
+    assert not [one for one in duties.erased_by(batch.id) if one.startswith("erased:")]
+
+
+def test_what_passed_and_was_never_served_is_revoked_too(
+    caller: api_keys.Caller, model: str
+) -> None:
+    """Version 2 passed and waited; 3 was served instead and forgot more."""
+    with database.transaction() as session:
+        row = models.by_name(session, model)
+        add_version(session, row).state = "verified"
+        alias = session.get_one(tables.Alias, (row.id, "production"))
+        alias.version = 1
+    erase(caller, model, bare_models.samples(*material.train_ids()[:3]))
+    assert dispose(model)[0] == [1, 2]
+
+
 def test_erased_content_does_not_come_back(caller: api_keys.Caller, model: str) -> None:
     gone = material.train_ids()[0]
     erase(caller, model, bare_models.samples(gone))

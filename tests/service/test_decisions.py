@@ -1,0 +1,169 @@
+"""Requests that need a person, and versions that one serves by hand, on a real PostgreSQL."""
+
+import concurrent.futures
+import uuid
+
+import pytest
+import sqlalchemy as sa
+
+from benchmarks import bare_models
+from salun_core import specs
+from service import (
+    aliases,
+    api_keys,
+    database,
+    destruction,
+    errors,
+    forget_requests,
+    fulfilment,
+    jobs,
+    models,
+    publication,
+    queue,
+    storage,
+    tables,
+)
+from tests.service import duties
+
+pytestmark = pytest.mark.usefixtures("empty")
+AT_ONCE = bare_models.generous(0.0)
+
+
+@pytest.fixture
+def caller() -> api_keys.Caller:
+    return bare_models.caller()
+
+
+@pytest.fixture
+def model() -> str:
+    """A model whose requests are sealed as they come."""
+    return duties.new_model(AT_ONCE)
+
+
+def claim() -> jobs.Claim:
+    claimed = jobs.claim(queue.UNLEARNING, "test")
+    assert claimed is not None
+    return claimed
+
+
+def fail(claimed: jobs.Claim) -> None:
+    with database.transaction() as session:
+        job = jobs.hold(session, claimed)
+        publication.close_job(session, job, "failed", "job_failed", {})
+
+
+def approve(caller: api_keys.Caller, request_id: uuid.UUID) -> None:
+    with database.transaction() as session:
+        held = forget_requests.by_id(session, request_id, lock=True)
+        forget_requests.approve(session, caller, held, "mended")
+
+
+def deny(caller: api_keys.Caller, request_id: uuid.UUID) -> None:
+    with database.transaction() as session:
+        held = forget_requests.by_id(session, request_id, lock=True)
+        fulfilment.deny(session, caller.actor, held, "no duty")
+
+
+def state(request_id: uuid.UUID) -> tuple[str, str | None]:
+    found = duties.request(request_id)
+    return found.status, found.reason
+
+
+def test_one_part_that_failed_is_not_hidden_by_another_that_is_served(
+    caller: api_keys.Caller, model: str
+) -> None:
+    label = specs.ClassTarget(kind="class", label="a")
+    request = bare_models.submit(caller, model, label, bare_models.samples("s1"))
+    assert len(duties.batches_of(request)) == 2
+    fail(claim())
+    other = claim()
+    with database.transaction() as session:
+        fulfilment.advance(session, other.subject_id, "unlearning")
+    assert state(request) == ("action_required", "job_failed")
+    bare_models.publish(other)
+    assert state(request) == ("action_required", "job_failed")
+    approve(caller, request)
+    bare_models.publish(claim())
+    assert state(request) == ("completed", None)
+    assert duties.request(request).result_version == 3
+
+
+def test_who_names_what_waits_for_a_person_waits_for_one_too(
+    caller: api_keys.Caller, model: str
+) -> None:
+    first = bare_models.submit(caller, model, bare_models.samples("s1"))
+    fail(claim())
+    second = bare_models.submit(caller, model, bare_models.samples("s1", "s3"))
+    assert state(second) == ("action_required", "job_failed")
+    deny(caller, first)
+    approve(caller, second)
+    served = [bare_models.publish(claim()) for _ in range(2)]
+    assert state(second) == ("completed", None)
+    assert duties.request(second).result_version == served[-1]
+
+
+def test_approving_one_does_not_approve_what_waits_for_more(
+    caller: api_keys.Caller, model: str
+) -> None:
+    first = bare_models.submit(caller, model, bare_models.samples("s1"))
+    fail(claim())
+    both = bare_models.submit(caller, model, bare_models.samples("s1", "s3"))
+    fail(claim())
+    approve(caller, first)
+    assert (state(first)[0], state(both)[0]) == ("pending", "action_required")
+    bare_models.publish(claim())
+    assert (state(first)[0], state(both)[0]) == ("completed", "action_required")
+    approve(caller, both)
+    bare_models.publish(claim())
+    assert state(both)[0] == "completed"
+
+
+def test_what_passed_but_is_not_served_is_not_erased_yet(caller: api_keys.Caller) -> None:
+    model = duties.new_model({**AT_ONCE, "auto_publish": False})
+    first = bare_models.submit(caller, model, bare_models.samples("s1"))
+    assert bare_models.publish(claim()) == 2
+    second = bare_models.submit(caller, model, bare_models.samples("s1"))
+    assert state(first)[0] == "in_progress"
+    assert (state(second)[0], duties.request(second).pending) == ("pending", 1)
+    with database.transaction() as session:
+        row = models.by_name(session, model)
+        assert aliases.min_version(session, row) == 1
+        aliases.move_by_hand(session, "test", row, "canary", 1, None)
+        assert session.scalar(sa.select(tables.Erasure.erased_at)) is None
+        publication.move_alias(session, "test", row, models.PRODUCTION, 2, 1)
+    assert [duties.request(one).result_version for one in (first, second)] == [2, 2]
+    assert [state(one) for one in (first, second)] == [("completed", None)] * 2
+    with database.transaction() as session:
+        row = models.by_name(session, model)
+        assert aliases.min_version(session, row) == 2
+        assert session.scalar(sa.select(tables.Erasure.erased_at)) is not None
+        with pytest.raises(errors.Conflict, match="still holds 1 samples"):
+            aliases.move_by_hand(session, "test", row, "canary", 1, 1)
+
+
+def test_what_a_failed_job_made_leaves_the_store(caller: api_keys.Caller, model: str) -> None:
+    bare_models.submit(caller, model, bare_models.samples("s1"))
+    claimed = claim()
+    plan, mask = (storage.put([name.encode()]).digest for name in ("its plan", "its mask"))
+    jobs.pin_inputs(claimed, {"plan": plan})
+    jobs.commit_step(claimed, "computing_saliency", mask, 1.0)
+    with database.transaction() as session:
+        assert destruction.destroy(session) == 0
+    fail(claimed)
+    with database.transaction() as session:
+        assert destruction.destroy(session) == 2
+    assert not any(storage.path_of(digest).exists() for digest in (plan, mask))
+
+
+def test_large_demands_do_not_pass_a_budget_side_by_side(caller: api_keys.Caller) -> None:
+    """Each half of the samples fits within 60 %, both do not: the second is told so."""
+    model = duties.new_model({**AT_ONCE, "max_forget_share": 0.6})
+    halves = [[f"s{n}" for n in range(start, duties.SAMPLES, 2)] for start in (0, 1)]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with database.transaction() as session:
+            first = bare_models.demand(model, bare_models.samples(*halves[0]))
+            forget_requests.submit(session, caller, first)
+            second = pool.submit(bare_models.submit, caller, model, bare_models.samples(*halves[1]))
+            concurrent.futures.wait([second], timeout=1)
+        with pytest.raises(errors.Invalid, match=r"allows 60\.0%"):
+            second.result(timeout=30)
