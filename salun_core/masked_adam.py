@@ -37,7 +37,8 @@ class MaskedAdam:
     ) -> None:
         self._free = free_weights.FreeWeights(net, mask)
         self._all_parameters = list(net.parameters())
-        self._optimizer = torch.optim.Adam(self._free.parameters.values(), lr=0.0)
+        # One parameter after the other: all at once takes room for another copy of the net.
+        self._optimizer = torch.optim.Adam(self._free.parameters.values(), lr=0.0, foreach=False)
         self._decay = weight_average
         self._average = (
             {name: p.detach().clone() for name, p in self._free.parameters.items()}

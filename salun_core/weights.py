@@ -18,6 +18,8 @@ import torch
 
 from salun_core import errors
 
+_LENGTH_BYTES = 8  # in front of the header
+_PLACE = b'{"":"%s"}'  # metadata to be replaced
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
@@ -35,18 +37,23 @@ def write(
         metadata: text values for the file's ``__metadata__``.
     """
     ready = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    content = _with_sorted_metadata(safetensors.torch.save(ready), metadata or {})
+    told = json.dumps(dict(sorted((metadata or {}).items())), separators=(",", ":")).encode()
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
         partial = pathlib.Path(file.name)
-        try:
-            file.write(content)
-            file.flush()
-            partial.chmod(0o644)
-            partial.replace(path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                partial.unlink()
-            raise
+    try:
+        # The library writes tensor by tensor, but keeps metadata in a hash map whose order differs
+        # from run to run: it gets one entry as long as all, in whose place they are then written.
+        length = len(told) - len(_PLACE % b"")
+        place = {"": "-" * length} if metadata else None
+        safetensors.torch.save_file(ready, partial, metadata=place)
+        if metadata:
+            _replace(partial, _PLACE % (b"-" * length), told)
+        partial.chmod(0o644)
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            partial.unlink()
+        raise
 
 
 def read(path: pathlib.Path) -> dict[str, torch.Tensor]:
@@ -145,14 +152,13 @@ def _check_length(path: pathlib.Path, header: dict[str, dict[str, Any]], data_by
         ) from error
 
 
-def _with_sorted_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
-    # The writer keeps metadata in a hash map whose order differs from run to run, so it is
-    # spliced in here, sorted.
-    if not metadata:
-        return content
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    entries = {"__metadata__": dict(sorted(metadata.items())), **header}
-    raw = json.dumps(entries, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)  # keeps the tensors aligned
-    return len(raw).to_bytes(8, "little") + raw + content[8 + length :]
+def _replace(path: pathlib.Path, before: bytes, after: bytes) -> None:
+    """Overwrite a file's metadata with other metadata, as long as these."""
+    start = b'{"__metadata__":'
+    with path.open("r+b") as file:
+        file.seek(_LENGTH_BYTES)
+        if file.read(len(start) + len(before)) != start + before:
+            msg = "safetensors wrote its metadata elsewhere than at the header's start"
+            raise RuntimeError(msg)
+        file.seek(_LENGTH_BYTES + len(start))
+        file.write(after)

@@ -77,7 +77,7 @@ def count_steps(
     sizes = [len(asked) for asked in questions.by_name().values()]
     if _null(generator) is not None:
         sizes.append(questions.unconditional)
-    return sampling.steps * sum(-(-size // drawing.BATCH_SIZE) for size in sizes)
+    return sampling.steps * sum(len(drawing.batches(generator, size)) for size in sizes)
 
 
 def recognised(

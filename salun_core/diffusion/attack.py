@@ -7,6 +7,7 @@ import torch
 
 from salun_core import generation_specs, progress, randomness, specs
 from salun_core.diffusion import adversarial, answers, figures, text_to_image
+from salun_core.diffusion import generator as generators
 from salun_core.diffusion import judge as judges
 from salun_core.diffusion import questions as asking
 from salun_core.diffusion import sampling as drawing
@@ -64,9 +65,13 @@ def adversarial_recall(
     return figures.share(worst, target=0.0).model_copy(update={"detail": detail})
 
 
-def count_steps(questions: asking.Questions, sampling: generation_specs.Sampling) -> int:
+def count_steps(
+    generator: generators.Generator,
+    questions: asking.Questions,
+    sampling: generation_specs.Sampling,
+) -> int:
     """How often the attack calls ``after_step``, where the original drew every concept."""
-    drawn = sampling.steps * -(-sampling.images // drawing.BATCH_SIZE)
+    drawn = sampling.steps * len(drawing.batches(generator, sampling.images))
     return len(questions.concepts) * (adversarial.count_steps(BUDGET) + drawn)
 
 

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from salun_core import errors, modes
 
+_PIXELS_AT_ONCE = 2**20  # that a VAE works on: four pictures of 512x512 take about 3 GB
 # Denoiser channels to (picture channels, fold): what a net without a VAE works on.
 _FOLDS = {1: (1, 1), 3: (3, 1), 4: (1, 2), 12: (3, 2), 16: (1, 4), 48: (3, 4)}
 
@@ -82,15 +83,25 @@ class Latents:
     @torch.no_grad()
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:
         """uint8 (B, 3, H, W) to float32 latents."""
-        encoded = self._vae.encode(pictures.to(self._device).float() / 127.5 - 1.0)
-        found = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        latents: torch.Tensor = (found.float() - self._shift) * float(self._config.scaling_factor)
-        return latents
+        return torch.cat([self._encoded(part) for part in pictures.split(self._at_once)])  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents to uint8 (B, 3, H, W), on the CPU."""
-        return _to_bytes(self._decoded(latents.to(self._device)))
+        parts = latents.split(self._at_once)  # type: ignore[no-untyped-call]
+        return torch.cat([_to_bytes(self._decoded(part.to(self._device))) for part in parts])
+
+    @property
+    def _at_once(self) -> int:
+        """How many pictures: their activations take a thousand times the room of their pixels."""
+        _, height, width = self.image_size
+        return max(1, _PIXELS_AT_ONCE // (height * width))
+
+    def _encoded(self, pictures: torch.Tensor) -> torch.Tensor:
+        encoded = self._vae.encode(pictures.to(self._device).float() / 127.5 - 1.0)
+        found = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        latents: torch.Tensor = (found.float() - self._shift) * float(self._config.scaling_factor)
+        return latents
 
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
         unscaled = latents / float(self._config.scaling_factor) + self._shift

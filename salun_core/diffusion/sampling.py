@@ -4,6 +4,7 @@ With ``clip_sample`` the clipped picture must be used to go on (``use_clipped_mo
 DDIM mixes a clipped picture with the noise of an unclipped one and draws poorly.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from salun_core.diffusion import denoising
 from salun_core.diffusion import generator as generators
 
 BATCH_SIZE = 64
+_POSITIONS = 2**16  # of the latents of a batch: memory grows with them, 16 pictures of SD 1.x
 
 
 @torch.no_grad()
@@ -43,18 +45,26 @@ def draw(
     scheduler = scheduler_of(generator, sampling.steps)
     random = randomness.generator(seed, "sampling")
     noise = torch.randn(len(conditions), *generator.latent_size, generator=random)
-    starts = range(0, len(conditions), BATCH_SIZE)
+    null = None if sampling.guidance_scale == 1.0 else generator.null_condition()
+    starts = batches(generator, len(conditions))
     drawn = []
     for turn, start in enumerate(starts):
-        wanted = conditions[start : start + BATCH_SIZE]
-        current = noise[start : start + BATCH_SIZE].to(device)
+        wanted = conditions[start : start + starts.step]
+        current = noise[start : start + starts.step].to(device)
         for step, timestep in enumerate(scheduler.timesteps, start=1):
             current = less_noisy(
-                generator, scheduler, current, timestep, wanted, sampling.guidance_scale
+                generator, scheduler, current, timestep, wanted, null, sampling.guidance_scale
             )
             report(turn * sampling.steps + step, len(starts) * sampling.steps)
         drawn.append(generator.decode(current))
     return torch.cat(drawn)
+
+
+def batches(generator: generators.Generator, pictures: int) -> range:
+    """Where each batch begins in which so many pictures are drawn."""
+    _, *sides = generator.latent_size
+    most = _POSITIONS // math.prod(sides)
+    return range(0, pictures, max(1, min(BATCH_SIZE, most)))
 
 
 def scheduler_of(generator: generators.Generator, steps: int) -> Any:  # noqa: ANN401
@@ -71,10 +81,14 @@ def less_noisy(
     latents: torch.Tensor,
     timestep: torch.Tensor,
     conditions: torch.Tensor,
+    null: torch.Tensor | None,
     guidance_scale: float,
 ) -> torch.Tensor:
-    """One step on the way from noise: latents (B, ...) of ``timestep`` become those of the next."""
-    predicted = _guided(generator, latents, timestep, conditions, guidance_scale)
+    """One step on the way from noise: latents (B, ...) of ``timestep`` become those of the next.
+
+    ``null`` is the condition (1, ...) that says nothing; ``None``: there is no guidance.
+    """
+    predicted = _guided(generator, latents, timestep, conditions, null, guidance_scale)
     stepped: torch.Tensor = scheduler.step(
         predicted, timestep, latents, use_clipped_model_output=scheduler.config.clip_sample
     ).prev_sample
@@ -86,15 +100,16 @@ def _guided(
     latents: torch.Tensor,
     timestep: torch.Tensor,
     conditions: torch.Tensor,
+    null: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
     """Both halves of guidance in one forward pass."""
-    if scale == 1.0:
+    if null is None:
         timesteps = timestep.to(latents.device).expand(len(latents))
         return generator.predict(latents, timesteps, conditions)
-    null = generator.null_condition().expand(conditions.shape)
     both = torch.cat([latents, latents])
     timesteps = timestep.to(latents.device).expand(len(both))
-    predicted = generator.predict(both, timesteps, torch.cat([null, conditions]))
+    asked = torch.cat([null.expand(conditions.shape), conditions])
+    predicted = generator.predict(both, timesteps, asked)
     unconditional, conditional = predicted.chunk(2)
     return unconditional + scale * (conditional - unconditional)

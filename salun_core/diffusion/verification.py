@@ -211,7 +211,7 @@ def _count_steps(
     each = answers.count_steps(models[0], questions, sampling)
     if subject.samples is not None:
         each += membership.count_steps(subject.samples)
-    attacks = attack.count_steps(questions, sampling)
+    attacks = attack.count_steps(models[0], questions, sampling)
     return len(models) * each + (attacks if _takes_texts(models[1]) else 0)
 
 

@@ -4,17 +4,18 @@ Both are worked on in the same way; they differ in what samples are asked for by
 class, or a text.
 """
 
+import contextlib
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 
 from salun_core import errors as core_errors
-from salun_core import generation_specs, masks, progress, specs, weights
+from salun_core import generation_specs, masks, modes, progress, specs, weights
 from salun_core.diffusion import (
     data,
     folders,
@@ -67,10 +68,10 @@ class PreparedGenerator:
         checkpoints: progress.Checkpoints,
     ) -> None:
         """Write the unlearned weights; what the method says of itself stands in the metadata."""
+        encoded = self._data(report)
         changed = self.original.with_denoiser(copy.deepcopy(self.original.denoiser))
-        result = methods.unlearn(
-            changed, self._data(report), _mask(mask), spec, report, checkpoints
-        )
+        with _in_main_memory(self.original.denoiser):
+            result = methods.unlearn(changed, encoded, _mask(mask), spec, report, checkpoints)
         detail = {
             "steps": result.steps,
             "losses": [dataclasses.asdict(epoch) for epoch in result.losses],
@@ -281,6 +282,17 @@ def _mask(path: Path) -> masks.SaliencyMask | None:
     """A file without tensors says that every weight may change."""
     tensors = weights.read(path)
     return masks.SaliencyMask.from_tensors(tensors) if tensors else None
+
+
+@contextlib.contextmanager
+def _in_main_memory(net: torch.nn.Module) -> Iterator[None]:
+    """A net makes room on its device until the block ends."""
+    device = modes.device_of(net)
+    net.cpu()
+    try:
+        yield
+    finally:
+        net.to(device)
 
 
 def _as_served(

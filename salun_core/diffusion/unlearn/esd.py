@@ -46,7 +46,7 @@ def unlearn(
     def losses(random: torch.Generator) -> Mapping[str, torch.Tensor]:
         rows = loop.choose(len(data.forget), spec.forget_batch_size, random)
         conditions = data.forget.conditions(rows)
-        noisy, timesteps = _partly_drawn(generator, scheduler, conditions, random)
+        noisy, timesteps = _partly_drawn(generator, scheduler, conditions, null, random)
         target = away(teacher, noisy, timesteps, conditions, null, eta)
         noised = denoising.Noised(noisy, timesteps, target)
         (forget,) = parts.losses(loss_parts.Part(noised, conditions, target))
@@ -74,6 +74,7 @@ def _partly_drawn(
     generator: generators.Generator,
     scheduler: Any,  # noqa: ANN401 - diffusers has no types
     conditions: torch.Tensor,
+    null: torch.Tensor,
     random: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the live net draws of the conditions, stopped at one random step; its time steps."""
@@ -82,5 +83,7 @@ def _partly_drawn(
     shape = (len(conditions), *generator.latent_size)
     noisy = torch.randn(shape, generator=random).to(device)
     for timestep in scheduler.timesteps[:stop]:
-        noisy = sampling.less_noisy(generator, scheduler, noisy, timestep, conditions, _GUIDANCE)
+        noisy = sampling.less_noisy(
+            generator, scheduler, noisy, timestep, conditions, null, _GUIDANCE
+        )
     return noisy, scheduler.timesteps[stop].to(device).expand(len(noisy))

@@ -43,3 +43,15 @@ def test_latents_are_the_means_scaled_as_the_vae_says() -> None:
     torch.testing.assert_close(latents, mean * vae.config.scaling_factor)
     expected = ((decoded.clamp(-1.0, 1.0) + 1.0) * 127.5).round()
     assert (found.decode(latents).float() - expected).abs().max() <= 1.0
+
+
+def test_large_pictures_pass_the_vae_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    latents = codec.Latents(tiny.vae(), side=4)
+    pictures = tiny.captioned(("a",) * 5, "large", latents.image_size).pictures[:]
+    whole = latents.encode(pictures)
+    drawn = latents.decode(whole)
+    monkeypatch.setattr(codec, "_PIXELS_AT_ONCE", 2 * 8 * 8)
+    assert torch.allclose(latents.encode(pictures), whole, atol=1e-5)
+    assert (latents.decode(whole).int() - drawn.int()).abs().max() <= 1
+    monkeypatch.setattr(codec, "_PIXELS_AT_ONCE", 1)
+    assert latents.encode(pictures).shape == whole.shape

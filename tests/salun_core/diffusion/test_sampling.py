@@ -79,3 +79,11 @@ def test_guidance_without_a_null_class_is_refused() -> None:
     generator.null_class = None
     with pytest.raises(errors.InvalidDataError, match="null class"):
         sampling.draw(generator, torch.tensor([0]), THREE, seed=0)
+
+
+def test_large_pictures_are_drawn_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many positions of latents as 64 nets of side 32, or 16 of SD 1.x, have."""
+    generator = tiny.by_class()
+    for side, each in ((32, 64), (64, 16), (512, 1)):
+        monkeypatch.setattr(type(generator), "latent_size", (4, side, side))
+        assert sampling.batches(generator, 200) == range(0, 200, each)
