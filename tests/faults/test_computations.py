@@ -51,6 +51,7 @@ def short_of_memory(faulted: Faulted, spare: int) -> Iterator[str]:
                 resource.prlimit(child, resource.RLIMIT_AS, before)
 
 
+@pytest.mark.faults_full
 @pytest.mark.parametrize("spare", [600])
 def test_a_job_whose_memory_runs_out_is_tried_again_with_smaller_batches(
     faulted: Faulted, short_of_memory: str
