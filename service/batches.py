@@ -70,8 +70,14 @@ _DROP_IDLE_MEMBERS = sa.text(
     "SELECT 1 FROM concept_erasure c JOIN request_concept r ON r.concept = c.concept "
     "WHERE c.batch_id = :batch AND r.request_id = m.request_id)"
 ).bindparams(sa.bindparam("batch", type_=sa.Uuid))
-_EARLIER = sa.select(tables.Erasure.batch_id, erasures.served_version()).where(
+_EARLIER = sa.select(tables.Erasure.batch_id, erasures.served_version(tables.Erasure)).where(
     tables.Erasure.model_id == sa.bindparam("model"), tables.Erasure.sample_id == sa.any_(_IDS)
+)
+_EARLIER_CONCEPTS = sa.select(
+    tables.ConceptErasure.batch_id, erasures.served_version(tables.ConceptErasure)
+).where(
+    tables.ConceptErasure.model_id == sa.bindparam("model"),
+    tables.ConceptErasure.concept == sa.any_(_IDS),
 )
 
 
@@ -148,8 +154,9 @@ def place(
     rest = [sample_id for sample_id in part.sample_ids if sample_id not in fresh]
     earlier = session.execute(_EARLIER, {"model": model.id, "ids": rest}).all() if rest else []
     named = {phrases.normal(one.concept) for one in part.concepts} - fresh_concepts
-    of_concepts = concepts.placed(session, model.id, sorted(named)) if named else []
-    placed_before = [*earlier, *of_concepts]
+    asked = {"model": model.id, "ids": sorted(named)}
+    earlier_concepts = session.execute(_EARLIER_CONCEPTS, asked).all() if named else []
+    placed_before = [*earlier, *earlier_concepts]
     if is_new and not is_joined and all(row.batch_id != batch_id for row in earlier):
         session.execute(sa.delete(tables.Batch).where(tables.Batch.id == batch_id))
     return Placement(

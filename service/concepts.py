@@ -54,19 +54,6 @@ def claim(
     return set(session.scalars(claimed))
 
 
-def placed(
-    session: orm.Session, model_id: uuid.UUID, names: Sequence[str]
-) -> Sequence[sa.Row[uuid.UUID, int | None]]:
-    """``(batch_id, version)`` of concepts named before; the version once it was served."""
-    erasure = tables.ConceptErasure
-    served = sa.case((erasure.erased_at.is_not(None), erasure.version)).label("version")
-    return session.execute(
-        sa.select(erasure.batch_id, served).where(
-            erasure.model_id == model_id, erasure.concept.in_(names)
-        )
-    ).all()
-
-
 def note(session: orm.Session, request_id: uuid.UUID, names: Sequence[str]) -> None:
     """Keep which concepts a request names."""
     session.add_all(tables.RequestConcept(request_id=request_id, concept=name) for name in names)
@@ -98,29 +85,6 @@ def drop_orphans(session: orm.Session, batch_id: uuid.UUID) -> None:
             "WHERE m.batch_id = :batch AND c.concept = concept_erasure.concept)"
         ),
         {"batch": batch_id},
-    )
-
-
-def mark_erased(session: orm.Session, batch_id: uuid.UUID, number: int) -> None:
-    """The batch's concepts are gone from this version on."""
-    session.execute(
-        sa.update(tables.ConceptErasure)
-        .where(tables.ConceptErasure.batch_id == batch_id, tables.ConceptErasure.version.is_(None))
-        .values(version=number)
-    )
-
-
-def mark_served(session: orm.Session, batch_id: uuid.UUID) -> None:
-    """The batch's concepts are gone from what is served."""
-    erasure = tables.ConceptErasure
-    session.execute(
-        sa.update(erasure)
-        .where(
-            erasure.batch_id == batch_id,
-            erasure.version.is_not(None),
-            erasure.erased_at.is_(None),
-        )
-        .values(erased_at=sa.func.clock_timestamp())
     )
 
 

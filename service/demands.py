@@ -185,7 +185,7 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
     resolution = ledger.resolve(session, model, demand.targets)
     states = dict(
         session.execute(
-            sa.select(tables.Erasure.sample_id, erasures.served_version()).where(
+            sa.select(tables.Erasure.sample_id, erasures.served_version(tables.Erasure)).where(
                 tables.Erasure.model_id == model.id,
                 tables.Erasure.sample_id
                 == sa.any_(sa.literal(list(resolution.labels), database.Names())),

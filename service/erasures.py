@@ -15,6 +15,7 @@ from service import concepts, database, tables, tombstones
 _SHARDS = 64
 _IDS = sa.bindparam("ids", type_=database.Names)
 _TOTAL = -1
+_KINDS = (tables.Erasure, tables.ConceptErasure)
 # Every submission runs it: it is built once.
 _COUNT = (
     sa.select(tables.ErasureCount.label, sa.func.sum(tables.ErasureCount.erasures))
@@ -53,25 +54,35 @@ def named_before(session: orm.Session, model: tables.Model, sample_ids: Sequence
     return session.scalar(count, {"ids": list(sample_ids)}) or 0
 
 
-def served_version() -> sa.ColumnElement[int | None]:
+def served_version(
+    erasure: type[tables.Erasure | tables.ConceptErasure],
+) -> sa.ColumnElement[int | None]:
     """Column of an erasure: the version that first lacks it, once that was served."""
-    erasure = tables.Erasure
     return sa.case((erasure.erased_at.is_not(None), erasure.version)).label("version")
 
 
-def mark_served(session: orm.Session, batch_id: uuid.UUID) -> None:
-    """What a batch erased is gone from what is served: now its proof window begins."""
-    erasure = tables.Erasure
-    session.execute(
-        sa.update(erasure)
-        .where(
-            erasure.batch_id == batch_id,
-            erasure.version.is_not(None),
-            erasure.erased_at.is_(None),
+def mark_erased(session: orm.Session, batch_id: uuid.UUID, number: int) -> None:
+    """The batch's samples and concepts are gone from this version on."""
+    for erasure in _KINDS:
+        session.execute(
+            sa.update(erasure)
+            .where(erasure.batch_id == batch_id, erasure.version.is_(None))
+            .values(version=number)
         )
-        .values(erased_at=sa.func.clock_timestamp())
-    )
-    concepts.mark_served(session, batch_id)
+
+
+def mark_served(session: orm.Session, batch_id: uuid.UUID) -> None:
+    """They are gone from what is served, too: now the proof window begins."""
+    for erasure in _KINDS:
+        session.execute(
+            sa.update(erasure)
+            .where(
+                erasure.batch_id == batch_id,
+                erasure.version.is_not(None),
+                erasure.erased_at.is_(None),
+            )
+            .values(erased_at=sa.func.clock_timestamp())
+        )
 
 
 def newest_version() -> sa.ScalarSelect[int | None]:

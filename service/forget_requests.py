@@ -180,7 +180,7 @@ def _settle(
 
     What follows a batch that waits for a person waits for one too.
     """
-    followed = set[uuid.UUID]().union(*(placement.followed for placement in placements))
+    followed = _followed(placements)
     if not followed and not _opened(placements):
         erased_in = [version for placement in placements for version in placement.erased_in]
         fulfilment.complete(session, request, max(erased_in))
@@ -204,9 +204,14 @@ def _opened(placements: Sequence[batches.Placement]) -> set[uuid.UUID]:
     return {placement.batch_id for placement in placements if placement.batch_id is not None}
 
 
+def _followed(placements: Sequence[batches.Placement]) -> set[uuid.UUID]:
+    """The batches of others that erase what a demand names too."""
+    return set[uuid.UUID]().union(*(placement.followed for placement in placements))
+
+
 def _joined(placements: Sequence[batches.Placement]) -> set[uuid.UUID]:
     """The batches that a demand waits for."""
-    return _opened(placements).union(*(placement.followed for placement in placements))
+    return _opened(placements) | _followed(placements)
 
 
 def _memberships(

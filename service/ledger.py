@@ -113,9 +113,7 @@ def _samples(
     gone: dict[str, str] = {}
     rest = [one for one in target.ids if one not in found and one not in elsewhere]
     if rest:
-        gone = tombstones.known(session, dataset.id, rest)
-        mine = _erased(session, model, list(gone.values()))
-        gone = {name: mark for name, mark in gone.items() if mark in mine}
+        gone = tombstones.known(session, dataset.id, rest, _erased_by(model))
         found |= dict.fromkeys(gone.values())
     problems = []
     for index, sample_id in enumerate(target.ids):
@@ -193,25 +191,18 @@ def _gone(
     session: orm.Session, model: tables.Model, condition: sa.ColumnElement[bool]
 ) -> dict[str, int | None]:
     """Marks of samples that were deleted after they were erased; they need no label any more."""
-    marks = tombstones.marked_samples(session, model.dataset_id, condition)
-    return dict.fromkeys(sorted(_erased(session, model, marks)))
+    found = sa.and_(condition, _erased_by(model))
+    return dict.fromkeys(tombstones.marked_samples(session, model.dataset_id, found))
 
 
-def _erased(session: orm.Session, model: tables.Model, marks: Sequence[str]) -> set[str]:
-    """Those of the marks whose samples this model has erased.
+def _erased_by(model: tables.Model) -> sa.ColumnElement[bool]:
+    """Beside a tombstone: whether this model has erased the sample.
 
-    One that began to be served after the samples were deleted cannot forget them by them.
+    One that began to be served after the sample was deleted cannot forget it by it.
     """
-    if not marks:
-        return set()
-    named = sa.any_(sa.literal(list(marks), database.Names()))
-    erasure = tables.Erasure
-    return set(
-        session.scalars(
-            sa.select(erasure.sample_id).where(
-                erasure.model_id == model.id, erasure.sample_id == named
-            )
-        )
+    return sa.exists().where(
+        tables.Erasure.model_id == model.id,
+        tables.Erasure.sample_id == tables.Tombstone.sample_mark,
     )
 
 

@@ -15,7 +15,6 @@ from service import (
     artifacts,
     batches,
     composing,
-    concepts,
     database,
     destruction,
     erasures,
@@ -73,7 +72,7 @@ def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
             _keep_blob(session, file)
         number = versions.next_number(session, model)
         if outcome.verdict.passed:
-            _mark_erased(session, batch, number)
+            erasures.mark_erased(session, batch.id, number)
             judges.drop(session, model.dataset_id)
         version = versions.add(
             session,
@@ -192,15 +191,6 @@ def _split_or_block(session: orm.Session, batch: tables.Batch, reason: str) -> N
 def _block(session: orm.Session, batch: tables.Batch, reason: str) -> None:
     batch.state = "blocked"
     fulfilment.block(session, batch.id, reason)
-
-
-def _mark_erased(session: orm.Session, batch: tables.Batch, number: int) -> None:
-    session.execute(
-        sa.update(tables.Erasure)
-        .where(tables.Erasure.batch_id == batch.id, tables.Erasure.version.is_(None))
-        .values(version=number)
-    )
-    concepts.mark_erased(session, batch.id, number)
 
 
 def _lineage(session: orm.Session, model: tables.Model, outcome: Outcome) -> dict[str, Any]:

@@ -58,13 +58,19 @@ def marked_samples(
     return list(session.scalars(found.order_by(stone.sample_mark)))
 
 
-def known(session: orm.Session, dataset_id: uuid.UUID, sample_ids: Sequence[str]) -> dict[str, str]:
-    """Of these ids those of erased samples, with the names under which they are known."""
+def known(
+    session: orm.Session,
+    dataset_id: uuid.UUID,
+    sample_ids: Sequence[str],
+    condition: sa.ColumnElement[bool],
+) -> dict[str, str]:
+    """Of these ids those of erased samples that fulfil a condition, with their present names."""
     if not sample_ids or not exist(session):
         return {}
     marks = {of_sample(dataset_id, sample_id): sample_id for sample_id in sample_ids}
     named = sa.any_(sa.literal(list(marks), database.Names()))
-    found = marked_samples(session, dataset_id, tables.Tombstone.sample_mark == named)
+    is_named = tables.Tombstone.sample_mark == named
+    found = marked_samples(session, dataset_id, sa.and_(is_named, condition))
     return {marks[mark]: mark for mark in found}
 
 

@@ -15,7 +15,6 @@ from service import (
     audit_options,
     audits,
     batches,
-    concepts,
     database,
     demands,
     erasures,
@@ -150,7 +149,7 @@ def test_what_is_erased_already_is_answered_at_once_and_binds_aliases(
     submit(caller, model, concept("unheard of", "nothing"))
     with database.transaction() as session:
         batch = session.scalars(sa.select(tables.Batch)).one()
-        concepts.mark_erased(session, batch.id, 2)
+        erasures.mark_erased(session, batch.id, 2)
         erasures.mark_served(session, batch.id)
         row = models.by_name(session, model)
         version = session.scalars(sa.select(tables.Version)).one()

@@ -52,6 +52,13 @@ def fail(claimed: jobs.Claim) -> None:
         publication.close_job(session, job, "failed", "job_failed", {})
 
 
+def failed(caller: api_keys.Caller, model: str, *ids: str) -> uuid.UUID:
+    """A request whose job failed."""
+    request_id = bare_models.submit(caller, model, bare_models.samples(*ids))
+    fail(claim())
+    return request_id
+
+
 def approve(caller: api_keys.Caller, request_id: uuid.UUID) -> None:
     with database.transaction() as session:
         held = forget_requests.by_id(session, request_id, lock=True)
@@ -91,8 +98,7 @@ def test_one_part_that_failed_is_not_hidden_by_another_that_is_served(
 def test_who_names_what_waits_for_a_person_waits_for_one_too(
     caller: api_keys.Caller, model: str
 ) -> None:
-    first = bare_models.submit(caller, model, bare_models.samples("s1"))
-    fail(claim())
+    first = failed(caller, model, "s1")
     second = bare_models.submit(caller, model, bare_models.samples("s1", "s3"))
     assert state(second) == ("action_required", "job_failed")
     deny(caller, first)
@@ -105,10 +111,8 @@ def test_who_names_what_waits_for_a_person_waits_for_one_too(
 def test_approving_one_does_not_approve_what_waits_for_more(
     caller: api_keys.Caller, model: str
 ) -> None:
-    first = bare_models.submit(caller, model, bare_models.samples("s1"))
-    fail(claim())
-    both = bare_models.submit(caller, model, bare_models.samples("s1", "s3"))
-    fail(claim())
+    first = failed(caller, model, "s1")
+    both = failed(caller, model, "s1", "s3")
     approve(caller, first)
     assert (state(first)[0], state(both)[0]) == ("pending", "action_required")
     bare_models.publish(claim())
