@@ -1,7 +1,6 @@
 """One claimed job from start to end, whatever its kind: run it, and account for how it ended."""
 
 import contextlib
-import gc
 import logging
 import uuid
 from collections.abc import Callable, Mapping
@@ -27,16 +26,21 @@ _WORK: Mapping[str, Work] = {
 
 
 def run_one(job_id: str, owner: str) -> None:
-    """Claim the most urgent job of the queue that the hinted job is in, and run it."""
+    """Claim the most urgent job of the queue that the hinted job is in, and run it.
+
+    Raises SystemExit where memory ran out: the process that takes this one's place has all of it.
+    """
     with database.transaction() as session:
         queue_name = jobs.by_id(session, uuid.UUID(job_id)).queue
     claimed = jobs.claim(queue_name, owner)
     if claimed is not None:
-        _run(claimed)
-        with contextlib.suppress(
-            OSError, kombu_exceptions.OperationalError, redis_exceptions.RedisError
-        ):
-            queue.relay()
+        try:
+            _run(claimed)
+        finally:
+            with contextlib.suppress(
+                OSError, kombu_exceptions.OperationalError, redis_exceptions.RedisError
+            ):
+                queue.relay()
 
 
 def _run(claimed: jobs.Claim) -> None:
@@ -45,9 +49,6 @@ def _run(claimed: jobs.Claim) -> None:
         _work(claimed)
     except errors.LeaseLost:
         _log.warning("job %s: lease lost, nothing written", claimed.job_id)
-    finally:
-        # A failed job's batch hangs on its error's traceback, in cycles: free it before the next.
-        gc.collect()
 
 
 def _work(claimed: jobs.Claim) -> None:
@@ -72,17 +73,16 @@ def _work(claimed: jobs.Claim) -> None:
 
 def _failed(claimed: jobs.Claim, error: Exception) -> None:
     """What would come to the same again fails at once; all else is tried again."""
-    if exhaustion.is_told_by(error):
-        _again(claimed, error)
-    elif isinstance(error, core_errors.SalunError):
+    is_short = exhaustion.is_told_by(error)
+    if isinstance(error, core_errors.SalunError) and not is_short:
         endings.fail(claimed, type(error).__name__, str(error), divisible=True)
-    elif isinstance(error, errors.Refusal):
+        return
+    if isinstance(error, errors.Refusal) and not is_short:
         code = error.code if isinstance(error, errors.Conflict) else type(error).__name__
         endings.fail(claimed, code, str(error))
-    else:
-        _again(claimed, error)
-
-
-def _again(claimed: jobs.Claim, error: Exception) -> None:
+        return
     _log.error("job %s: attempt %d failed", claimed.job_id, claimed.attempt, exc_info=error)
     endings.retry_or_fail(claimed, error, RETRY_SECONDS)
+    if is_short:
+        # Torch and oneDNN do not free all that a computation held that ran out of it.
+        raise SystemExit(0)

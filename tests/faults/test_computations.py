@@ -13,8 +13,8 @@ from tests.faults.conftest import Faulted, frozen, until
 
 WHOLE = 870
 WHOLE_BATCH = {"batch_size": WHOLE, "epochs": 1, "learning_rate": 0.01}
-LARGE = {**material.CONFIG["pretrained_cfg"], "input_size": [1, 64, 64]}
-"""Pictures so large that a whole batch needs 960 MiB, half of it 500 and a quarter 210."""
+SPARE = 600 * 2**20
+"""Bytes for a batch: a whole one of pictures of 64x64 needs 960 MiB, half of it 500."""
 
 
 def test_a_loss_that_becomes_nan_is_bounded_and_a_person_decides(faulted: Faulted) -> None:
@@ -29,30 +29,34 @@ def test_a_loss_that_becomes_nan_is_bounded_and_a_person_decides(faulted: Faulte
 
 
 @pytest.fixture
-def short_of_memory(faulted: Faulted, spare: int) -> Iterator[str]:
-    """A model whose jobs one child alone does, with ``spare`` MiB of address space to do them in.
+def short_of_memory(faulted: Faulted, side: int) -> Iterator[str]:
+    """A model of pictures of ``side``, whose jobs one child alone does in ``SPARE`` address space.
 
-    They are counted from what it has after a job: the first maps libraries of more than a gigabyte.
+    It is counted from what it has after a job: the first maps libraries of more than a gigabyte.
+    A child that takes its place has the same limit, from its parent.
     """
     until(lambda: len(faulted.fleet.warm()) == 2)
     child, *others = faulted.fleet.warm()
+    parent = processes.parent_of(child)
+    assert parent is not None
     away = [pid for other in others for pid in (processes.parent_of(other), other)]
     with frozen(*away):
-        model = large_model(faulted)
+        model = large_model(faulted, side)
         first = faulted.submit(faulted.model())
         assert faulted.api.ended(first["id"])["status"] == "completed"
-        before = resource.prlimit(child, resource.RLIMIT_AS)
-        limit = address_space(child) + spare * 2**20
-        resource.prlimit(child, resource.RLIMIT_AS, (limit, before[1]))
+        before = resource.prlimit(parent, resource.RLIMIT_AS)
+        limit = address_space(child) + SPARE
+        for one in (parent, child):
+            resource.prlimit(one, resource.RLIMIT_AS, (limit, before[1]))
         try:
             yield model
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(child, resource.RLIMIT_AS, before)
+            for one in (parent, *processes.children_of(parent)):
+                with contextlib.suppress(ProcessLookupError):
+                    resource.prlimit(one, resource.RLIMIT_AS, before)
 
 
-@pytest.mark.faults_full
-@pytest.mark.parametrize("spare", [600])
+@pytest.mark.parametrize("side", [64])
 def test_a_job_whose_memory_runs_out_is_tried_again_with_smaller_batches(
     faulted: Faulted, short_of_memory: str
 ) -> None:
@@ -68,7 +72,7 @@ def test_a_job_whose_memory_runs_out_is_tried_again_with_smaller_batches(
 
 
 @pytest.mark.faults_full
-@pytest.mark.parametrize("spare", [100])
+@pytest.mark.parametrize("side", [192])  # a quarter of a batch needs three times what there is
 def test_memory_that_no_batch_is_small_enough_for_is_bounded(
     faulted: Faulted, short_of_memory: str
 ) -> None:
@@ -80,10 +84,11 @@ def test_memory_that_no_batch_is_small_enough_for_is_bounded(
     assert faulted.versions(short_of_memory) == [1]
 
 
-def large_model(faulted: Faulted) -> str:
+def large_model(faulted: Faulted, side: int) -> str:
     api = faulted.api
+    large = {**material.CONFIG["pretrained_cfg"], "input_size": [1, side, side]}
     name = api.registered("classifier", "digits", {"acceptance": conftest.WIDE})
-    answer = api.version(name, material.config(pretrained_cfg=LARGE), material.trained())
+    answer = api.version(name, material.config(pretrained_cfg=large), material.trained())
     assert answer.status_code == 202, answer.text
     api.until(answer.headers["Location"], lambda version: version["state"] == "published")
     return name
