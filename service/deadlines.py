@@ -145,15 +145,19 @@ def _months_after(session: orm.Session, request: tables.ForgetRequest, months: i
 
 
 def _restamp_jobs(session: orm.Session, request: tables.ForgetRequest) -> None:
-    """Jobs that wait for this request are due when their most urgent member is now."""
+    """Jobs that wait for this request are due when their most urgent member is now.
+
+    Not one whose row a run holds in this moment: it ends, which takes the model's lock, held here.
+    Given back instead, it would be due too early, which does no harm.
+    """
     session.flush()
     waiting = sa.select(tables.BatchMember.batch_id).where(
         tables.BatchMember.request_id == request.id
     )
     for job in session.scalars(
-        sa.select(tables.Job).where(
-            tables.Job.subject_id.in_(waiting), tables.Job.status.in_(jobs.UNFINISHED)
-        )
+        sa.select(tables.Job)
+        .where(tables.Job.subject_id.in_(waiting), tables.Job.status.in_(jobs.UNFINISHED))
+        .with_for_update(skip_locked=True)
     ):
         due_at = session.scalar(batches.due_at(job.subject_id))
         job.due_at = job.due_at if due_at is None else due_at

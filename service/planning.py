@@ -159,6 +159,9 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     model = session.get_one(tables.Model, batch.model_id)
     if model.head is None:
         raise errors.Conflict("model-not-ready", f"model {model.name!r} has no head version")
+    # A disposal for another model over the same data ends first: it deletes samples and renames
+    # their ids. One that comes later sees that this job runs, and deletes nothing.
+    session.get_one(tables.Dataset, model.dataset_id, with_for_update={"read": True})
     forget_ids = batches.sample_ids(session, batch.id)
     kind = cast("specs.ForgetKind", batch.kind)
     previous_ids = _named(session, model, tables.Erasure.version.is_not(None))

@@ -8,7 +8,17 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks import bare_models
-from service import api_keys, database, deadlines, errors, forget_requests, tables
+from service import (
+    api_keys,
+    database,
+    deadlines,
+    errors,
+    forget_requests,
+    jobs,
+    publication,
+    queue,
+    tables,
+)
 from tests.service import duties
 
 pytestmark = pytest.mark.usefixtures("empty")
@@ -109,6 +119,23 @@ def test_an_extension_lets_more_urgent_jobs_go_first(caller: api_keys.Caller) ->
         duties.batches_of(first)[0].id,
     ]
     assert waiting[1].due_at == duties.request(first).due_at
+
+
+def test_an_extension_does_not_wait_for_a_job_that_is_about_to_end(
+    caller: api_keys.Caller,
+) -> None:
+    request = bare_models.submit(caller, duties.new_model({}, "second"), bare_models.samples("s1"))
+    claimed = jobs.claim(queue.UNLEARNING, "test")
+    assert claimed is not None
+    with database.transaction() as ending:
+        job = jobs.hold(ending, claimed)
+        with database.transaction() as session:
+            session.execute(sa.text("SET LOCAL lock_timeout = '2s'"))
+            held = forget_requests.by_id(session, request, lock=True)
+            deadlines.extend(session, "test", held, 2, "a reason")
+        publication.close_job(ending, job, "failed", "job_failed", {"code": "test"})
+    ended = duties.request(request)
+    assert (ended.status, ended.extended_months) == ("action_required", 2)
 
 
 def test_while_the_clock_stands_still_nothing_is_erased(

@@ -1,5 +1,6 @@
 """After the proof window: what is deleted, what remains, and what must not come back."""
 
+import concurrent.futures
 import datetime
 import io
 import json
@@ -25,6 +26,7 @@ from service import (
     ingestion,
     jobs,
     models,
+    planning,
     queue,
     storage,
     tables,
@@ -332,6 +334,30 @@ def test_a_job_in_the_midst_of_its_work_is_not_robbed(caller: api_keys.Caller, m
     with database.transaction() as session:
         jobs.finish(session, jobs.hold(session, claimed), "succeeded", None)
     assert dispose(model)[2] == 5
+
+
+def test_a_plan_waits_for_a_disposal_over_the_same_data(
+    caller: api_keys.Caller, model: str
+) -> None:
+    gone = material.train_ids()[:5]
+    erase(caller, model, bare_models.samples(*gone))
+    with database.transaction() as session:
+        dataset_id = models.by_name(session, model).dataset_id
+    other = over(dataset_id, "other")
+    erase(caller, other, bare_models.samples(*gone))
+    let_pass(hours=2)
+    bare_models.submit(caller, other, bare_models.samples(*material.train_ids()[5:9]))
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        with database.transaction() as session:
+            assert disposal.erase_samples(session, models.by_name(session, model)) == 5
+            claimed = jobs.claim(queue.UNLEARNING, "test")
+            assert claimed is not None
+            planned = beside.submit(planning.pinned, claimed)
+            concurrent.futures.wait([planned], timeout=0.5)
+            assert not planned.done()
+        plan = planned.result(timeout=20)
+    assert len(plan.previous_ids) == 5
+    assert not set(plan.previous_ids) & set(gone)
 
 
 def test_superseded_versions_are_revoked_then_purged(caller: api_keys.Caller, model: str) -> None:
