@@ -46,6 +46,14 @@ class CaptionedSet:
             tuple(self.ids[i] for i in indices),
         )
 
+    def some(self, most: int, random: torch.Generator) -> "CaptionedSet":
+        """All samples, or where there are more so many of them, drawn at random, in their order."""
+        if len(self) <= most:
+            return self
+        return self.subset(
+            torch.randperm(len(self), generator=random)[:most].sort().values.tolist()
+        )
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncodedSet:

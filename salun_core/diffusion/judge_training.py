@@ -22,6 +22,8 @@ _LEARNING_RATE = 3e-3
 _WEIGHT_DECAY = 0.02
 _LARGEST_SIDE = 64  # pixels: larger pictures are judged at this size
 _HELD_OUT_SHARE = 10  # one in so many, where nothing was held out
+_MOST_CHECKED = 20_000  # unseen pictures that its figures are taken from
+_MOST_REFUSED = 2_048  # of them, mixed to pictures of no class
 _LEAST_TOLD = 0.7  # balanced accuracy: below it a word does not show in pictures
 _STRANGE_SHARE = 4  # of a batch one in so many is shown again as a picture of none of the classes
 _ANGLE, _SCALE, _SHIFT, _NOISE = 0.15, 0.1, 0.1, 0.05  # radians; shares of the side; std
@@ -76,7 +78,11 @@ def targets(texts: tuple[str, ...], terms: tuple[str, ...], *, exclusive: bool) 
     """Which text stands for which term; bool (N, K)."""
     if not exclusive:
         return vocabularies.present(texts, terms)
-    return torch.tensor([[text == term for term in terms] for text in texts], dtype=torch.bool)
+    place = {term: column for column, term in enumerate(terms)}
+    found = torch.zeros(len(texts), len(terms), dtype=torch.bool)
+    rows = [row for row, text in enumerate(texts) if text in place]
+    found[rows, [place[texts[row]] for row in rows]] = True
+    return found
 
 
 def neither(pictures: torch.Tensor, others: torch.Tensor, random: torch.Generator) -> torch.Tensor:
@@ -134,14 +140,14 @@ def _fit(
     """AdamW with one cycle of the learning rate; rarer terms come more often than their share."""
     prepare, device = judge.Preparation(made.config), modes.device_of(made.net)
     net = made.net.to(memory_format=torch.channels_last).train()  # a third less time on a CPU
-    wanted = targets(captioned.texts, made.config.labels, exclusive=made.exclusive).float()
+    wanted = targets(captioned.texts, made.config.labels, exclusive=made.exclusive)
     optimizer = torch.optim.AdamW(net.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
     shares, random = _shares(wanted), randomness.generator(seed, "judge", "order")
     for step in range(steps):
         index = torch.multinomial(shares, _BATCH_SIZE, replacement=True, generator=random)
         shown = prepare(captioned.pictures[index].to(device))
-        asked = wanted[index]
+        asked = wanted[index].float()
         if made.exclusive:
             strange = _strange(shown, asked, random)
             shown = torch.cat([shown, strange])
@@ -172,9 +178,15 @@ def _nothing(count: int, labels: int) -> torch.Tensor:
 
 
 def _shares(wanted: torch.Tensor) -> torch.Tensor:
-    """How often a sample is looked at: as its rarest term asks, by the root of its rarity."""
-    rarity = wanted.sum(dim=0).clamp(min=1.0).rsqrt()  # (K,)
-    return (wanted * rarity).amax(dim=1).clamp(min=float(rarity.min()))
+    """How often a sample is looked at: as its rarest term asks, by the root of its rarity.
+
+    Term by term: ``wanted``, bool (N, K), is too large for numbers where N is a million.
+    """
+    rarity = wanted.sum(dim=0).clamp(min=1).float().rsqrt()  # (K,)
+    shares = rarity.min().expand(len(wanted)).clone()
+    for column, rare in enumerate(rarity.tolist()):
+        shares = torch.where(wanted[:, column], shares.clamp(min=rare), shares)
+    return shares
 
 
 def _loss(logits: torch.Tensor, wanted: torch.Tensor, *, exclusive: bool) -> torch.Tensor:
@@ -206,6 +218,7 @@ def _augmented(pictures: torch.Tensor, random: torch.Generator) -> torch.Tensor:
 
 def _checked(made: judge.Judge, holdout: data.CaptionedSet, seed: int) -> judge.Judge:
     """The judge with its figures; words that do not show in unseen pictures are no terms of it."""
+    holdout = holdout.some(_MOST_CHECKED, randomness.generator(seed, "judge", "checked"))
     told = made.told(holdout.pictures[:])
     shown = targets(holdout.texts, made.terms, exclusive=made.exclusive)
     figures = {
@@ -242,6 +255,7 @@ def _refusals(
     """How it told unseen pictures of a class from pictures made of two of them."""
     random = randomness.generator(seed, "judge", "refusals")
     rows = shown.any(dim=1).nonzero().squeeze(1)
+    rows = rows[torch.randperm(len(rows), generator=random)[:_MOST_REFUSED].sort().values]
     pictures = holdout.pictures[rows]
     wanted = torch.cat([shown[rows], torch.zeros(len(rows), 1, dtype=torch.bool)], dim=1)
     strange = _strange(pictures, wanted.float(), random)

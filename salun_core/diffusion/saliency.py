@@ -81,7 +81,8 @@ def saliency_mask(
     """The mask of the weights that matter most for the forget set.
 
     With ``spec.contrast`` κ weights rank by |g_f| / |g_r|^κ: what matters for the forget set and
-    little for what is kept comes first.
+    little for what is kept comes first. ``spec.density`` is a share of what ``spec.trainable``
+    leaves free.
 
     Raises:
         NonFiniteLossError, CancelledError: as for :func:`magnitudes`.
@@ -104,7 +105,9 @@ def saliency_mask(
         mean = sum(float(m.sum()) for m in kept.values()) / sum(m.numel() for m in kept.values())
         for name, magnitude in found.items():
             magnitude /= (kept[name] + _FLOOR * mean) ** spec.contrast
-    return classifier_saliency.mask_from_magnitudes(found, spec.density)
+    free = sum(m.numel() for name, m in found.items() if trainable(spec.trainable)(name))
+    share = free / sum(m.numel() for m in found.values())
+    return classifier_saliency.mask_from_magnitudes(found, spec.density * share)
 
 
 def trainable(which: generation_specs.Trainable) -> Callable[[str], bool]:

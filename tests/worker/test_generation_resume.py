@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 from salun_core import errors, generation_recipes, generation_specs, images, weights
 from salun_core import progress as core_progress
-from salun_core.diffusion import data, folders, judge
+from salun_core.diffusion import data, folders, generator, judge
 from service import planning
 from tests import generators, material
 from worker.families import generation
@@ -114,3 +115,34 @@ def test_a_job_that_died_amid_unlearning_ends_in_the_same_bytes(
     state["steps"] = torch.tensor(15)  # a state that is taken for an older one shows
     weights.write(tmp_path / "other", state, {})
     assert unlearned(folder, torn, other, core_progress.silent) != undisturbed
+
+
+def test_of_what_is_kept_no_more_is_encoded_than_the_steps_look_at(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "_FEWEST_KEPT", 1)
+    few = {**PINNED, "steps": 2, "forget_batch_size": 3, "retain_batch_size": 5}
+    spec: generation_specs.GenerationSpec = generation_recipes.first("class", few)
+    encoded: list[tuple[str, ...]] = []
+    monkeypatch.setattr(data, "encode", recording(data.encode, encoded))
+    masks = []
+    for name in ("mask", "again"):
+        prepared(folder).compute_mask(spec, tmp_path / name, core_progress.silent)
+        masks.append((tmp_path / name).read_bytes())
+    forget, retain = encoded[:2]
+    assert (len(forget), len(retain)) == (60, 16)
+    assert set(retain) <= set(captioned(None).ids)
+    assert (encoded[2:], masks[1]) == (encoded[:2], masks[0])
+
+
+def recording(encode: Any, ids: list[tuple[str, ...]]) -> Any:
+    """``encode``, noting the ids of each set."""
+
+    def noted(
+        model: generator.Generator, captioned: data.CaptionedSet, *more: Any
+    ) -> data.EncodedSet:
+        ids.append(captioned.ids)
+        found: data.EncodedSet = encode(model, captioned, *more)
+        return found
+
+    return noted

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 import torch
 
 from salun_core import errors as core_errors
-from salun_core import generation_specs, masks, modes, progress, specs, weights
+from salun_core import generation_specs, masks, modes, progress, randomness, specs, weights
 from salun_core.diffusion import (
     data,
     folders,
@@ -33,6 +33,7 @@ from worker import captions, devices, judging, places, samples
 from worker.families import contract
 
 _BUFFERS, _DETAIL, _MASK = "changed_buffers", "detail", "mask"
+_FEWEST_KEPT = 4_096  # samples that are encoded, if there are so many: masks look at some too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class PreparedGenerator:
         self, spec: generation_specs.GenerationSpec, path: Path, report: progress.Progress
     ) -> None:
         """Write the bit-packed mask, or an empty file where the recipe uses none."""
-        mask = methods.mask_for(self.original, self._data(report), spec, report)
+        mask = methods.mask_for(self.original, self._data(spec, report), spec, report)
         kind = "none" if mask is None else mask.kind
         weights.write(path, {} if mask is None else mask.to_tensors(), {_MASK: kind})
 
@@ -68,7 +69,7 @@ class PreparedGenerator:
         checkpoints: progress.Checkpoints,
     ) -> None:
         """Write the unlearned weights; what the method says of itself stands in the metadata."""
-        encoded = self._data(report)
+        encoded = self._data(spec, report)
         changed = self.original.with_denoiser(copy.deepcopy(self.original.denoiser))
         with _in_main_memory(self.original.denoiser):
             result = methods.unlearn(changed, encoded, _mask(mask), spec, report, checkpoints)
@@ -160,8 +161,14 @@ class PreparedGenerator:
             for name, known in terms.items()
         ]
 
-    def _data(self, report: progress.Progress) -> unlearn_contract.GenerationData:
-        forget, retain = self.sets["forget"], self.sets["retain"]
+    def _data(
+        self, spec: generation_specs.GenerationSpec, report: progress.Progress
+    ) -> unlearn_contract.GenerationData:
+        """The sets as the model sees them; of what is kept not much more than the steps look at."""
+        seen = spec.steps * (spec.retain_batch_size + spec.forget_batch_size)
+        random = randomness.generator(spec.seed, "kept")
+        retain = self.sets["retain"].some(max(seen, _FEWEST_KEPT), random)
+        forget = self.sets["forget"]
         if self.plan.kind == "samples":
             return tasks.of_samples(self.original, forget, retain, self.unseen, report=report)
         if self.plan.kind == "class":
@@ -172,7 +179,7 @@ class PreparedGenerator:
             retain,
             self.plan.concept_targets,
             self.plan.sampled,
-            seed=self.plan.ladder[0].seed,
+            seed=spec.seed,
             report=report,
         )
 

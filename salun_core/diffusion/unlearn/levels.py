@@ -36,16 +36,21 @@ def measure(
     generator: generators.Generator,
     schedule: denoising.Schedule,
     unseen: datasets.EncodedSet,
+    like: datasets.EncodedSet,
     seed: int,
 ) -> Levels:
-    """The levels of a model, from 256 seeded draws a range."""
+    """The levels of a model, from 256 seeded draws a range.
+
+    Texts are as frequent among the draws as in ``like``, as far as unseen samples have them.
+    """
+    weights = _weights(unseen, like)
     random = randomness.generator(seed, "levels")
     width = schedule.timesteps / _BINS
     means = []
     for place in range(_BINS):
         losses = []
         for _ in range(_PER_BIN // _AT_ONCE):
-            rows = torch.randint(0, len(unseen), (_AT_ONCE,), generator=random)
+            rows = torch.multinomial(weights, _AT_ONCE, replacement=True, generator=random)
             drawn = torch.rand(_AT_ONCE, generator=random)
             timesteps = ((place + drawn) * width).long().clamp_max(schedule.timesteps - 1)
             noise = torch.randn(unseen.latents[rows].shape, generator=random)
@@ -53,3 +58,16 @@ def measure(
             losses.append(denoising.sample_losses(generator, noised, unseen.conditions(rows)))
         means.append(torch.cat(losses).mean())
     return Levels(torch.stack(means).to(modes.device_of(generator.denoiser)), schedule.timesteps)
+
+
+def _weights(unseen: datasets.EncodedSet, like: datasets.EncodedSet) -> torch.Tensor:
+    """How often each unseen sample is drawn, float64 (N,); all alike where no text is shared."""
+    wanted, had = _by_text(like), _by_text(unseen)
+    share = [wanted.get(text, 0) / max(had[text], 1) for text in unseen.texts]
+    weights = torch.tensor(share, dtype=torch.float64)[unseen.rows]
+    return weights if bool(weights.any()) else torch.ones_like(weights)
+
+
+def _by_text(encoded: datasets.EncodedSet) -> dict[str, int]:
+    counts = torch.bincount(encoded.rows, minlength=len(encoded.texts)).tolist()
+    return dict(zip(encoded.texts, counts, strict=True))

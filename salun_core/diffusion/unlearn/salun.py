@@ -73,7 +73,7 @@ def _matched(
         raise errors.InvalidDataError(
             "got no samples that were never trained on, expected some for matched targets"
         )
-    unseen = levels.measure(generator, parts.schedule, data.holdout, spec.seed)
+    unseen = levels.measure(generator, parts.schedule, data.holdout, data.forget, spec.seed)
 
     def losses(random: torch.Generator) -> Mapping[str, torch.Tensor]:
         wanted = parts.forget(random)

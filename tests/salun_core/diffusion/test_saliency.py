@@ -89,6 +89,17 @@ def test_kinds_of_parameters(which: generation_specs.Trainable, inside: str, out
     assert saliency.trainable("all")(outside)
 
 
+def test_density_is_a_share_of_what_may_change() -> None:
+    generator = tiny.by_text()
+    data = tiny.concept_data(generator)
+    spec = tiny.spec(trainable="cross_attention", density=0.5, forget_batch_size=256)
+    mask = saliency.saliency_mask(generator, data.forget, data.retain, spec)
+    sizes = {name: p.numel() for name, p in generator.denoiser.named_parameters()}
+    free = sum(size for name, size in sizes.items() if ".attn2." in name)
+    assert mask.salient_count == pytest.approx(0.5 * free, abs=1)
+    assert all(".attn2." in name for name, share in mask.layer_density.items() if share)
+
+
 def test_a_net_without_the_kind_of_parameters_is_refused() -> None:
     generator = tiny.by_class()
     data = tiny.class_data(generator)

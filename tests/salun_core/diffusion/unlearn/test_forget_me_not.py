@@ -43,7 +43,7 @@ def test_attention_to_the_concept_falls_under_a_mask() -> None:
     generator = tiny.by_text()
     data = tiny.concept_data(generator)
     spec = tiny.spec(
-        method="forget_me_not", steps=10, learning_rate=5e-3, trainable="cross_attention",
+        method="forget_me_not", steps=20, learning_rate=5e-3, trainable="cross_attention",
         weight_average=0.0,
     )  # fmt: skip
     mask = methods.mask_for(generator, data, spec)
