@@ -11,7 +11,6 @@ import torch
 
 import salun_core
 from salun_core import (
-    confidence,
     errors,
     images,
     inference,
@@ -164,8 +163,7 @@ def _scores(
     net: torch.nn.Module, config: specs.ClassifierConfig, image_set: images.ImageSet
 ) -> torch.Tensor:
     preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
-    logits = inference.logits(net, image_set, preprocess)
-    return confidence.logit_scaled_confidence(logits, image_set.labels)
+    return inference.answers(net, image_set, preprocess).scores
 
 
 def _digest(

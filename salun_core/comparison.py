@@ -30,12 +30,12 @@ class Reading:
     """What one net gave.
 
     Attributes:
-        logits: by set, float (N, K).
+        answers: by set.
         head: of a net whose class was forgotten, where it ends in a linear layer.
         tuned: after more training; ``None`` for the original, which is the yardstick.
     """
 
-    logits: Mapping[str, torch.Tensor]
+    answers: Mapping[str, inference.Answers]
     head: traces.Head | None
     tuned: traces.Tuned | None
 
@@ -106,11 +106,11 @@ class Comparison:
         Raises:
             NonFiniteLossError: a gradient is not finite.
         """
-        logits, head = self._read(net, after_step)
+        answers, head = self._read(net, after_step)
         panel, labels = self._samples.panel, self._samples.panel_set.labels
-        known = accuracy.accuracy(original.logits["forget"][panel], labels)
+        known = accuracy.accuracy(original.answers["forget"].predicted[panel], labels)
         tuned = traces.fine_tuned(net, self._samples, known, self._preprocess, after_step)
-        return Reading(logits, head, tuned)
+        return Reading(answers, head, tuned)
 
     def compare(self, own: Reading, original: Reading, retrained: Reading | None = None) -> Found:
         """Every metric that the readings give; the original may be compared with itself.
@@ -120,7 +120,11 @@ class Comparison:
         """
         outputs = {
             name: likeness.Outputs(
-                original.logits[name], own.logits[name], image_set.labels, self._folds.get(name)
+                original.answers[name].predicted,
+                own.answers[name].predicted,
+                own.answers[name].scores,
+                image_set.labels,
+                self._folds.get(name),
             )
             for name, image_set in self._sets.items()
         }
@@ -144,23 +148,23 @@ class Comparison:
 
     def _read(
         self, net: torch.nn.Module, after_step: Callable[[], None]
-    ) -> tuple[dict[str, torch.Tensor], traces.Head | None]:
+    ) -> tuple[dict[str, inference.Answers], traces.Head | None]:
         layer = self._head(net)
-        logits, features = {}, {}
+        answers, features = {}, {}
         for name, image_set in self._sets.items():
             tap = heads.Tap(self._samples.taps.get(name, torch.empty(0, dtype=torch.bool)))
             listening = layer is not None and name in self._samples.taps
             with tap.on(layer) if layer is not None and listening else contextlib.nullcontext():
-                logits[name] = inference.logits(
+                answers[name] = inference.answers(
                     net, image_set, self._preprocess, after_batch=after_step
                 )
             if listening:
                 features[name] = tap.features()
         if layer is None:
-            return logits, None
+            return answers, None
         bias = None if layer.bias is None else layer.bias.detach().float().cpu()
         weights = shortcut.Layer(layer.weight.detach().float().cpu(), bias)
-        return logits, traces.Head(weights, features)
+        return answers, traces.Head(weights, features)
 
     def _head(self, net: torch.nn.Module) -> torch.nn.Linear | None:
         if not self._samples.taps:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from salun_core import confidence, crossfit, specs
+from salun_core import crossfit, specs
 from salun_core.metrics import accuracy, membership, separation
 
 
@@ -19,28 +19,28 @@ class Outputs:
     """One split as two nets see it.
 
     Attributes:
-        before: float (N, K), logits of the original.
-        after: float (N, K), logits of the net that is measured.
+        before: int64 (N,), the classes that the original gives.
+        after: int64 (N,), those of the net that is measured.
+        scores: float (N,), its logit-scaled confidence in the true class.
         labels: int64 (N,).
         folds: int64 (N,) of :mod:`salun_core.crossfit`; ``None`` without cross-fitting.
     """
 
     before: torch.Tensor
     after: torch.Tensor
+    scores: torch.Tensor
     labels: torch.Tensor
     folds: torch.Tensor | None = None
 
     def select(self, rows: torch.Tensor) -> "Outputs":
         """The samples where the bool (N,) is true."""
-        if not len(self.labels):
-            return self
-        folds = None if self.folds is None else self.folds[rows]
-        return Outputs(self.before[rows], self.after[rows], self.labels[rows], folds)
-
-    @property
-    def scores(self) -> torch.Tensor:
-        """Logit-scaled confidence at the measured net, float (N,)."""
-        return confidence.logit_scaled_confidence(self.after, self.labels)
+        return Outputs(
+            self.before[rows],
+            self.after[rows],
+            self.scores[rows],
+            self.labels[rows],
+            None if self.folds is None else self.folds[rows],
+        )
 
 
 Pair = tuple[Outputs, Outputs]

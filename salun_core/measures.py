@@ -1,4 +1,4 @@
-"""The metrics of a report, from logits alone. Pure."""
+"""The metrics of a report, from what nets answered alone. Pure."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -149,7 +149,7 @@ def _class_unlearning(outputs: Mapping[str, likeness.Outputs]) -> specs.Measurem
             detail[f"{name}_accuracy_of_forgotten_class"] = accuracy.accuracy(
                 unseen.after, unseen.labels
             )
-    receivers, counts = torch.unique(forget.after.argmax(dim=1), return_counts=True)
+    receivers, counts = torch.unique(forget.after, return_counts=True)
     detail["predicted_as"] = {
         str(label): count / len(forget.labels)
         for label, count in zip(receivers.tolist(), counts.tolist(), strict=True)
@@ -159,8 +159,7 @@ def _class_unlearning(outputs: Mapping[str, likeness.Outputs]) -> specs.Measurem
 
 def _top_receiver(forget: likeness.Outputs) -> dict[str, object]:
     """The wrong class that most forgotten samples are taken for, and their share; none if none."""
-    predicted = forget.after.argmax(dim=1)
-    wrong = predicted[predicted != forget.labels]
+    wrong = forget.after[forget.after != forget.labels]
     if not len(wrong):
         return {}
     receivers, counts = torch.unique(wrong, return_counts=True)

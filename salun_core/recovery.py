@@ -79,7 +79,7 @@ def relearn_steps(
     steps = 0
     while steps < RELEARN_STEPS:
         logits = copied(inputs)
-        if accuracy.accuracy(logits, labels) >= wanted_accuracy:
+        if accuracy.accuracy(logits.argmax(dim=1), labels) >= wanted_accuracy:
             break
         _descend(copied, functional.cross_entropy(logits, labels), math.inf, STEP_LENGTH)
         steps += 1

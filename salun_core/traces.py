@@ -72,13 +72,14 @@ class Tuned:
 
     Attributes:
         relearn_steps: see :func:`salun_core.recovery.relearn_steps`.
-        forget_logits: float (N, K) of ``Samples.forget_set`` after fine-tuning on retain data.
-        unseen_logits: the same of ``Samples.unseen_set``; (0, 0) if that is empty.
+        forget_predicted: int64 (N,), the classes that ``Samples.forget_set`` is given after
+            fine-tuning on retain data.
+        unseen_predicted: the same of ``Samples.unseen_set``.
     """
 
     relearn_steps: int
-    forget_logits: torch.Tensor
-    unseen_logits: torch.Tensor
+    forget_predicted: torch.Tensor
+    unseen_predicted: torch.Tensor
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,7 +152,7 @@ def fine_tuned(
     steps = recovery.relearn_steps(net, samples.panel_set, panel_accuracy, preprocess, after_step)
     copied = recovery.tuned(net, samples.tuning_set, preprocess, samples.seed, after_step)
     forget, unseen = (
-        inference.logits(copied, image_set, preprocess, after_batch=after_step)
+        inference.answers(copied, image_set, preprocess, after_batch=after_step).predicted
         for image_set in (samples.forget_set, samples.unseen_set)
     )
     return Tuned(steps, forget, unseen)
@@ -197,7 +198,7 @@ def resurfacing(own: Tuned, retrained: Tuned | None, samples: Samples) -> specs.
         raise errors.InvalidDataError("got no holdout sample of the classes, expected some")
     value, error, count = _come_back(own, samples)
     detail: dict[str, Any] = {
-        "forget_accuracy": accuracy.accuracy(own.forget_logits, samples.forget_set.labels),
+        "forget_accuracy": accuracy.accuracy(own.forget_predicted, samples.forget_set.labels),
         "holdout_accuracy": _unseen_accuracy(own, samples),
         "n_holdout": len(samples.unseen_set),
         "n_retain": len(samples.tuning_set),
@@ -281,11 +282,11 @@ def _come_back(tuned: Tuned, samples: Samples) -> tuple[float, float, int]:
     labels = samples.forget_set.labels
     other = _unseen_accuracy(tuned, samples)
     if samples.kind == "class" or other is None:
-        own = accuracy.accuracy(tuned.forget_logits, labels)
+        own = accuracy.accuracy(tuned.forget_predicted, labels)
         return own, accuracy.share_standard_error(own, len(labels)), len(labels)
     weights = separation.class_matched_weights(labels, samples.unseen_set.labels)
     rows = weights[0] > 0.0  # those that have an opponent
-    own = accuracy.accuracy(tuned.forget_logits[rows], labels[rows])
+    own = accuracy.accuracy(tuned.forget_predicted[rows], labels[rows])
     sizes = [accuracy.effective_size(w) for w in weights]
     error = accuracy.proportion_standard_error(own, sizes[0], other, sizes[1])
     return own - other, error, int(rows.sum())
@@ -297,7 +298,7 @@ def _unseen_accuracy(tuned: Tuned, samples: Samples) -> float | None:
     if not len(unseen):
         return None
     weights = separation.class_matched_weights(samples.forget_set.labels, unseen.labels)
-    return accuracy.weighted_accuracy(tuned.unseen_logits, unseen.labels, weights[1])
+    return accuracy.weighted_accuracy(tuned.unseen_predicted, unseen.labels, weights[1])
 
 
 def _unseen_of_class(samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:

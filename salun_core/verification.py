@@ -18,8 +18,8 @@ import torch
 from salun_core import (
     change_records,
     comparison,
-    confidence,
     images,
+    inference,
     masked_step,
     masks,
     measures,
@@ -138,8 +138,8 @@ def verify(
         "original": compared.compare(before, before).values,
         "histograms": {
             "bin_edges": list(_BIN_EDGES),
-            "before": _histograms(before.logits, splits),
-            "after": _histograms(after.logits, splits),
+            "before": _histograms(before.answers, splits),
+            "after": _histograms(after.answers, splits),
         },
     }
     if reference is not None:
@@ -237,14 +237,12 @@ def _evidence(config: specs.ClassifierConfig, splits: Splits, subject: Subject) 
     }
 
 
-def _histograms(logits: Mapping[str, torch.Tensor], splits: Splits) -> dict[str, list[int]]:
+def _histograms(answers: Mapping[str, inference.Answers], splits: Splits) -> dict[str, list[int]]:
     """Counts of logit-scaled confidence per bin; what lies outside counts in the end bins."""
     found = {}
     for name in ("forget", "holdout", "retain"):
-        labels = splits.by_name()[name].labels
-        if not len(labels):
+        if not len(splits.by_name()[name]):
             continue
-        scores = confidence.logit_scaled_confidence(logits[name], labels).numpy()
-        clipped = np.clip(scores, _BIN_EDGES[0], _BIN_EDGES[-1])
+        clipped = np.clip(answers[name].scores.numpy(), _BIN_EDGES[0], _BIN_EDGES[-1])
         found[name] = np.histogram(clipped, bins=_BIN_EDGES)[0].tolist()
     return found

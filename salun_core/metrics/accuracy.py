@@ -7,43 +7,45 @@ import torch
 from salun_core import errors
 
 
-def correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Whether the largest logit is the true class's; bool (N,).
+def correct(predicted: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Whether the class that a net gives is the true one; bool (N,).
 
     Args:
-        logits: float (N, K).
+        predicted: int64 (N,).
         labels: int64 (N,).
 
     Raises:
         InvalidDataError: the shapes do not fit or N is 0.
     """
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+    if predicted.ndim != 1 or labels.shape != predicted.shape or not len(labels):
         raise errors.InvalidDataError(
-            f"got logits {tuple(logits.shape)} and labels {tuple(labels.shape)}, "
-            "expected (N, K) and (N,) with N >= 1"
+            f"got classes {tuple(predicted.shape)} and labels {tuple(labels.shape)}, "
+            "expected (N,) of both with N >= 1"
         )
-    return logits.argmax(dim=1) == labels
+    return predicted == labels
 
 
-def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
+def accuracy(predicted: torch.Tensor, labels: torch.Tensor) -> float:
     """Share of samples classified as their label, in [0, 1].
 
     Example:
-        >>> accuracy(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1]))
+        >>> accuracy(torch.tensor([0, 0]), torch.tensor([0, 1]))
         0.5
     """
-    return correct(logits, labels).double().mean().item()
+    return correct(predicted, labels).double().mean().item()
 
 
-def per_class_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> dict[int, float]:
+def per_class_accuracy(predicted: torch.Tensor, labels: torch.Tensor) -> dict[int, float]:
     """Accuracy of every class that has a sample, by class number."""
-    hits = correct(logits, labels).double()
+    hits = correct(predicted, labels).double()
     return {label: hits[labels == label].mean().item() for label in torch.unique(labels).tolist()}
 
 
-def weighted_accuracy(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> float:
+def weighted_accuracy(
+    predicted: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+) -> float:
     """Σ w_i · correct_i for weights (N,) that sum to 1."""
-    return float((correct(logits, labels).double() * weights).sum())
+    return float((correct(predicted, labels).double() * weights).sum())
 
 
 def paired_drop(before: torch.Tensor, after: torch.Tensor) -> tuple[float, float]:

@@ -104,13 +104,13 @@ class Joint:
 
     def correct(self, net: torch.nn.Module) -> bool:
         """Close the loop; whether every erased sample is where it should be."""
-        holdout: torch.Tensor | None = None
+        holdout: inference.Answers | None = None
         matched = True
         for rows, wanted in self._groups:
             erased = self._erased.subset(rows.tolist())
-            own = inference.logits(net, erased, self._preprocess)
+            own = inference.answers(net, erased, self._preprocess)
             if holdout is None and wanted.state():
-                holdout = inference.logits(net, self._data.holdout_set, self._preprocess)
+                holdout = inference.answers(net, self._data.holdout_set, self._preprocess)
             matched &= wanted.correct(own, holdout)
         return matched
 
@@ -138,7 +138,7 @@ def _groups(
         groups.append((rows, own))
     if not bool(spread.all()):
         rows = (~spread).nonzero().flatten()
-        holdout = inference.logits(net, data.holdout_set, preprocess)
+        holdout = inference.answers(net, data.holdout_set, preprocess).scores
         folds = data.folds(erased)[rows], data.folds(data.holdout_set)
         matched = targets.Matched(
             logits[rows], erased.labels[rows], holdout, data.holdout_set.labels, refused, folds

@@ -9,7 +9,6 @@ import dataclasses
 import torch
 
 from salun_core import (
-    confidence,
     images,
     inference,
     masked_step,
@@ -84,36 +83,37 @@ class _Judge:
 
     def objective(self) -> float:
         """Distance of the forget set from unseen data, plus what utility is lost beyond measure."""
-        forget, holdout = self._logits(self._forget), self._logits(self._holdout)
+        forget, holdout = self._answers(self._forget), self._answers(self._holdout)
         distance = sum(
             fold.share * self._distance(forget, holdout, fold) for fold in self._matching
         )
         retain_drop = self._retain_before - self._accuracy(self._retain)
-        holdout_drop = self._holdout_before - accuracy.accuracy(holdout, self._holdout.labels)
+        holdout_drop = self._holdout_before - accuracy.accuracy(
+            holdout.predicted, self._holdout.labels
+        )
         lost = max(0.0, retain_drop - _ALLOWED_RETAIN_DROP)
         lost += max(0.0, holdout_drop - _ALLOWED_HOLDOUT_DROP)
         return distance + _PENALTY * lost
 
-    def _distance(self, forget: torch.Tensor, holdout: torch.Tensor, fold: "_Fold") -> float:
-        rows, labels = fold.rows, (self._forget.labels, self._holdout.labels)
-        own, own_labels = forget[rows[0]], labels[0][rows[0]]
-        unseen, unseen_labels = holdout[rows[1]], labels[1][rows[1]]
-        distance = separation.weighted_wasserstein(
-            _true_probability(own, own_labels),
-            _true_probability(unseen, unseen_labels),
-            *fold.weights,
+    def _distance(
+        self, forget: inference.Answers, holdout: inference.Answers, fold: "_Fold"
+    ) -> float:
+        own, unseen = fold.rows
+        probabilities = torch.sigmoid(forget.scores[own]), torch.sigmoid(holdout.scores[unseen])
+        distance = separation.weighted_wasserstein(*probabilities, *fold.weights)
+        known = accuracy.weighted_accuracy(
+            forget.predicted[own], self._forget.labels[own], fold.weights[0]
         )
-        apart = abs(
-            accuracy.weighted_accuracy(own, own_labels, fold.weights[0])
-            - accuracy.weighted_accuracy(unseen, unseen_labels, fold.weights[1])
+        unseen_known = accuracy.weighted_accuracy(
+            holdout.predicted[unseen], self._holdout.labels[unseen], fold.weights[1]
         )
-        return distance + apart
+        return distance + abs(known - unseen_known)
 
-    def _logits(self, image_set: images.ImageSet) -> torch.Tensor:
-        return inference.logits(self._net, image_set, self._preprocess)
+    def _answers(self, image_set: images.ImageSet) -> inference.Answers:
+        return inference.answers(self._net, image_set, self._preprocess)
 
     def _accuracy(self, image_set: images.ImageSet) -> float:
-        return accuracy.accuracy(self._logits(image_set), image_set.labels)
+        return accuracy.accuracy(self._answers(image_set).predicted, image_set.labels)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -142,10 +142,6 @@ def _matching(
             weights = separation.class_matched_weights(*labels)
             found.append(_Fold(rows, weights, len(rows[0]) / len(forget)))
     return found
-
-
-def _true_probability(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return torch.sigmoid(confidence.logit_scaled_confidence(logits, labels))
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from salun_core import confidence, errors
+from salun_core import confidence, errors, inference
 from salun_core.metrics import separation
 
 # Beyond these a target says nothing more: a share of 6e-6 or of 1 − 8e-7.
@@ -28,12 +28,12 @@ class Targets(Protocol):
     def scores(self, rows: torch.Tensor) -> torch.Tensor:
         """Wanted logit-scaled confidences, float32 (len(rows),); NaN where none is wanted."""
 
-    def correct(self, erased_logits: torch.Tensor, holdout_logits: torch.Tensor | None, /) -> bool:
+    def correct(self, erased: inference.Answers, holdout: inference.Answers | None, /) -> bool:
         """Close the loop after an epoch: shift the targets by what is still missing.
 
         Args:
-            erased_logits: float (N, K) at the present net.
-            holdout_logits: float (M, K); needed where :meth:`state` is not empty.
+            erased: what the present net says of the N samples.
+            holdout: of the M holdout samples; needed where :meth:`state` is not empty.
 
         Returns:
             Whether the erased samples are where they should be.
@@ -56,7 +56,7 @@ class Matched:
     Args:
         erased_logits: float (N, K) at the original net.
         erased_labels: int64 (N,).
-        holdout_logits: float (M, K) at the original net.
+        holdout_scores: logit-scaled confidences, float (M,), at the original net.
         holdout_labels: int64 (M,).
         refused: classes that get no share.
         folds: of the erased and of the holdout samples, int64 (N,) and (M,); see
@@ -70,7 +70,7 @@ class Matched:
         self,
         erased_logits: torch.Tensor,
         erased_labels: torch.Tensor,
-        holdout_logits: torch.Tensor,
+        holdout_scores: torch.Tensor,
         holdout_labels: torch.Tensor,
         refused: tuple[int, ...] = (),
         folds: tuple[torch.Tensor, torch.Tensor] | None = None,
@@ -94,7 +94,7 @@ class Matched:
         self._others = torch.softmax(others, dim=1)  # (N, K), 0 at the true class
         scores = confidence.logit_scaled_confidence(erased_logits, erased_labels)
         self._ranks = _quantile_ranks(scores, self._strata)
-        self._confidence = self._wanted(holdout_logits)
+        self._confidence = self._wanted(holdout_scores)
 
     def distributions(self, rows: torch.Tensor) -> torch.Tensor:
         """See :class:`Targets`."""
@@ -106,15 +106,14 @@ class Matched:
         """See :class:`Targets`."""
         return self._confidence[rows].clamp(_LOWEST, _HIGHEST)
 
-    def correct(self, erased_logits: torch.Tensor, holdout_logits: torch.Tensor | None, /) -> bool:
+    def correct(self, erased: inference.Answers, holdout: inference.Answers | None, /) -> bool:
         """See :class:`Targets`; they are where they should be at an AUC of 0.5 ± 0.02."""
-        if holdout_logits is None:
-            raise AssertionError("got no holdout logits")
-        scores = confidence.logit_scaled_confidence(erased_logits, self._labels)
+        if holdout is None:
+            raise AssertionError("got nothing of the holdout samples")
+        scores, unseen = erased.scores, holdout.scores
         reached = _quantiles(scores, self._strata, self._strata, self._ranks)
-        self._confidence += self._wanted(holdout_logits) - reached
+        self._confidence += self._wanted(unseen) - reached
         self._confidence.clamp_(_LOWEST, _HIGHEST)
-        unseen = confidence.logit_scaled_confidence(holdout_logits, self._holdout_labels)
         if not bool(torch.isin(self._labels, self._holdout_labels).any()):
             return False
         auc = separation.forget_holdout_auc(scores, self._labels, unseen, self._holdout_labels)
@@ -124,9 +123,8 @@ class Matched:
         """See :class:`Targets`."""
         return {"confidence": self._confidence}
 
-    def _wanted(self, holdout_logits: torch.Tensor) -> torch.Tensor:
-        scores = confidence.logit_scaled_confidence(holdout_logits, self._holdout_labels)
-        return _quantiles(scores, self._holdout_strata, self._strata, self._ranks)
+    def _wanted(self, holdout_scores: torch.Tensor) -> torch.Tensor:
+        return _quantiles(holdout_scores, self._holdout_strata, self._strata, self._ranks)
 
 
 class Redistributed:
@@ -162,9 +160,9 @@ class Redistributed:
         """See :class:`Targets`; no confidence is wanted: the lower the better."""
         return torch.full((len(rows),), float("nan"))
 
-    def correct(self, erased_logits: torch.Tensor, _: torch.Tensor | None, /) -> bool:
+    def correct(self, erased: inference.Answers, _: inference.Answers | None, /) -> bool:
         """See :class:`Targets`; nothing to correct, and no sample may be given its own class."""
-        return not bool((erased_logits.argmax(dim=1) == self._labels).any())
+        return not bool((erased.predicted == self._labels).any())
 
     def state(self) -> dict[str, torch.Tensor]:
         """See :class:`Targets`; nothing changes."""

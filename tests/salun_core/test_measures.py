@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from salun_core import comparison, controls, likeness, measures, specs
+from salun_core import comparison, confidence, controls, likeness, measures, specs
 
 
 def measured(value: float) -> specs.Measurement:
@@ -30,8 +30,9 @@ def test_average_gap_is_over_ua_ra_ta_and_mia() -> None:
 
 def outputs(labels: list[int], before: list[int], after: list[int]) -> likeness.Outputs:
     """Nets that are sure of these answers among three classes."""
-    eye = 9.0 * torch.eye(3)
-    return likeness.Outputs(eye[before], eye[after], torch.tensor(labels))
+    given, true = torch.tensor(after), torch.tensor(labels)
+    scores = torch.where(given == true, 8.0, -9.0)
+    return likeness.Outputs(torch.tensor(before), given, scores, true)
 
 
 def shift_of(kind: specs.ForgetKind, forget: likeness.Outputs) -> dict[str, object]:
@@ -74,7 +75,8 @@ def test_three_attacks_stand_in_the_table() -> None:
         labels = torch.arange(count) % 3
         logits = torch.randn(count, 3, generator=generator)
         logits[torch.arange(count), labels] += boost
-        return likeness.Outputs(logits, logits, labels)
+        scores = confidence.logit_scaled_confidence(logits, labels)
+        return likeness.Outputs(logits.argmax(1), logits.argmax(1), scores, labels)
 
     sets = {"forget": some(1.0, 60), "retain": some(6.0, 300), "test": some(1.0, 300)}
     metrics = measures.all_measurements({**sets, "holdout": some(1.0, 150)}, "samples", (), seed=0)

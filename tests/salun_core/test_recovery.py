@@ -191,8 +191,8 @@ def test_hidden_memory_comes_back(
             module.running_mean += 0.5 * module.running_var.sqrt()
 
     def known(measured: torch.nn.Module) -> float:
-        logits = inference.logits(measured, data.forget_set, preprocess)
-        return accuracy.accuracy(logits, data.forget_set.labels)
+        found = inference.answers(measured, data.forget_set, preprocess)
+        return accuracy.accuracy(found.predicted, data.forget_set.labels)
 
     tuned = recovery.tuned(net, data.retain_set, preprocess, 0, nothing)
     assert known(net) < 0.6

@@ -39,7 +39,9 @@ def mask_of(
 def accuracy_on(
     net: torch.nn.Module, image_set: images.ImageSet, preprocess: preprocessing.Preprocessing
 ) -> float:
-    return accuracy.accuracy(inference.logits(net, image_set, preprocess), image_set.labels)
+    return accuracy.accuracy(
+        inference.answers(net, image_set, preprocess).predicted, image_set.labels
+    )
 
 
 def same_state(first: torch.nn.Module, second: torch.nn.Module) -> bool:
