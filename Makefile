@@ -35,8 +35,9 @@ test: $(STAMP) ## run the whole suite on real servers
 
 test-faults: $(STAMP) ## inject every fault into real processes (two stacks, most of it waiting)
 	@$(BIN)/python -m pytest -q -m '' tests/faults/test_random.py tests/faults/test_workers.py \
-	  tests/service/test_cancel_races.py & first=$$!; \
-	$(BIN)/python -m pytest -q -m '' $(wildcard tests/faults/test_[a-q]*.py) tests/service/test_lease_machine.py; \
+	  tests/faults/test_computations.py tests/service/test_cancel_races.py & first=$$!; \
+	$(BIN)/python -m pytest -q -m '' tests/faults/test_artifacts.py tests/faults/test_broker.py \
+	  tests/faults/test_database.py tests/service/test_lease_machine.py; \
 	second=$$?; wait $$first && exit $$second
 
 check: $(STAMP) ## format, lint, types, import contracts, container files

@@ -1,7 +1,7 @@
 """Do models that draw forget, do they stay good, and what does the mask buy?
 
-``python -m benchmarks.diffusion [--on digits icons] [--seeds 0 1 2] [--out DIR]`` takes the base
-models of the demo, makes them forget a class or a style by every method, and has a judge net look
+``python -m benchmarks.diffusion [--on digits icons object composition] [--out DIR]`` takes the base
+models of the demo, makes them forget a class or a concept by every method, and has a judge net look
 at what they draw. Rows are written as they come; a run that was stopped goes on where it stopped.
 """
 
@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import rich.console
 import torch
@@ -59,7 +59,13 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--on", nargs="+", choices=["digits", "icons"], default=["digits", "icons"])
+    parser.add_argument(
+        "--on",
+        nargs="+",
+        choices=get_args(subjects.Name),
+        default=["digits", "icons"],
+        help="a class of digits; a style, an object or a coloured digit by text",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=rivals.RIVALS, default=list(rivals.RIVALS))
     parser.add_argument("--images", type=int, default=50, help="of each thing that is judged")
@@ -76,7 +82,7 @@ def _rows(
     for seed in options.seeds:
         for key in options.methods:
             rival = rivals.RIVALS[key]
-            if name not in rival.on or (key, seed) in done:
+            if subjects.family_of(name) not in rival.on or (key, seed) in done:
                 continue
             kept = options.out / "nets" / f"{name}-{key}-{seed}"
             row = _run(subjects.load(name, options.images), rival, seed, kept)

@@ -2,21 +2,22 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from benchmarks.diffusion import subjects
 from salun_core import generation_recipes, generation_specs
 
 _UNMASKED = {"mask": "none", "density": 1.0}
+_BY_CLASS, _BY_TEXT = get_args(generation_specs.GenerativeFamily)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rival:
-    """A method and what is pinned of it; ``on`` says for which models it can be used."""
+    """A method and what is pinned of it; ``on`` says for which families it can be used."""
 
     title: str
     pinned: Mapping[str, Any]
-    on: tuple[subjects.Name, ...] = ("digits", "icons")
+    on: tuple[generation_specs.GenerativeFamily, ...] = (_BY_CLASS, _BY_TEXT)
 
     def spec(self, subject: subjects.Subject, seed: int) -> generation_specs.GenerationSpec:
         """The recipe."""
@@ -29,13 +30,13 @@ RIVALS: Mapping[str, Rival] = {
     "default": Rival("default recipe", {}),
     "random_mask": Rival("the same, random mask", {"mask": "random"}),
     "no_mask": Rival("the same, no mask", _UNMASKED),
-    "plain": Rival("the same, saliency without contrast", {"contrast": 0.0}, ("digits",)),
+    "plain": Rival("the same, saliency without contrast", {"contrast": 0.0}, (_BY_CLASS,)),
     "paper": Rival("SalUn with the paper's settings", _PAPER),
     "paper_no_mask": Rival("random labels (the same, no mask)", {**_PAPER, **_UNMASKED}),
     "gradient_ascent": Rival("gradient ascent", {"method": "gradient_ascent"}),
     "selective_amnesia": Rival("Selective Amnesia", {"method": "selective_amnesia"}),
     "esd": Rival("ESD", {"method": "esd"}),
-    "forget_me_not": Rival("Forget-Me-Not", {"method": "forget_me_not"}, ("icons",)),
-    "uce": Rival("UCE", {"method": "uce"}, ("icons",)),
-    RETRAINED: Rival("retrained without it", {"method": "retrain"}, ("digits",)),
+    "forget_me_not": Rival("Forget-Me-Not", {"method": "forget_me_not"}, (_BY_TEXT,)),
+    "uce": Rival("UCE", {"method": "uce"}, (_BY_TEXT,)),
+    RETRAINED: Rival("retrained without it", {"method": "retrain"}, (_BY_CLASS,)),
 }

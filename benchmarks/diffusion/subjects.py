@@ -1,4 +1,7 @@
-"""The models that forget, with their data: digits by class, icons by text, as the demo has them."""
+"""The models that forget, with their data: digits by class, pictures by text, as the demo has them.
+
+Of the second a style is forgotten, an object, or what two words name together.
+"""
 
 import dataclasses
 import functools
@@ -9,15 +12,29 @@ from typing import Literal
 import torch
 
 from benchmarks.diffusion import packs_of_demo
-from salun_core import generation_specs, specs
+from salun_core import generation_specs, phrases, specs
 from salun_core.diffusion import data, folders, generator, judge, judge_training, questions, tasks
 from salun_core.diffusion.unlearn import contract
 
-Name = Literal["digits", "icons"]
-CLASS = "seven"
+Name = Literal["digits", "icons", "object", "composition"]
+_CLASS = "seven"
+_CONCEPTS: Mapping[Name, specs.ConceptTarget] = {
+    "icons": specs.ConceptTarget(kind="concept", concept="twemoji", replacement="noto"),
+    "object": specs.ConceptTarget(kind="concept", concept="cat face", replacement="bear"),
+    "composition": specs.ConceptTarget(
+        kind="concept",
+        concept="red seven",
+        replacement="red four",
+        prompts=("the digit seven in red",),
+    ),
+}
+_CHECKPOINTS = Path(__file__).parents[2] / "demo" / "checkpoints"
+_CPU = torch.device("cpu")
 # How the demo samples them: what its README and its judge know them by.
-_GUIDANCE: Mapping[Name, float] = {"digits": 3.0, "icons": 2.0}
-CONCEPT = specs.ConceptTarget(kind="concept", concept="twemoji", replacement="noto")
+_GUIDANCE: Mapping[generation_specs.GenerativeFamily, float] = {
+    "class_conditional_diffusion": 3.0,
+    "text_to_image": 2.0,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,60 +42,82 @@ class Subject:
     """A model, what it shall forget, and who judges it.
 
     Attributes:
-        kind: of the request.
+        concept: what is forgotten, where it is no class.
         sampling: how it is drawn from.
         forget, retain: the training pictures.
         looker: the judge.
     """
 
     name: Name
-    kind: specs.ForgetKind
-    family: generation_specs.GenerativeFamily
+    concept: specs.ConceptTarget | None
     sampling: generation_specs.Sampling
     forget: data.CaptionedSet
     retain: data.CaptionedSet
     looker: judge.Judge
 
+    @property
+    def kind(self) -> specs.ForgetKind:
+        """Of the request."""
+        return "class" if self.concept is None else "concept"
+
+    @property
+    def family(self) -> generation_specs.GenerativeFamily:
+        """Of the model."""
+        return family_of(self.name)
+
     def model(self) -> generator.Generator:
         """The base model, opened anew."""
-        return _opened(self.name, self.family)
+        folder = "digits" if self.concept is None else "icons"
+        labels = packs_of_demo.LABELS if self.concept is None else ()
+        return folders.open_generator(_CHECKPOINTS / folder, self.family, labels, _CPU)
 
     def task(self, model: generator.Generator) -> contract.GenerationData:
         """What a method works on."""
-        if self.kind == "class":
+        if self.concept is None:
             return tasks.of_class(model, self.forget, self.retain)
-        return tasks.of_concepts(model, self.forget, self.retain, [CONCEPT], self.sampling)
+        return tasks.of_concepts(model, self.forget, self.retain, [self.concept], self.sampling)
 
     def asked(self, seed: int) -> questions.Questions:
         """What the models are asked."""
         images = self.sampling.images
-        if self.kind == "class":
-            kept = sorted(set(self.retain.texts))
-            return questions.of_class([CLASS], kept, images)
+        if self.concept is None:
+            return questions.of_class([_CLASS], sorted(set(self.retain.texts)), images)
         return questions.of_concepts(
-            self.looker, self.forget.texts, self.retain.texts, [CONCEPT], images, seed
+            self.looker, self.forget.texts, self.retain.texts, [self.concept], images, seed
         )
+
+
+def family_of(name: Name) -> generation_specs.GenerativeFamily:
+    """Which family the model of a subject is of."""
+    return "text_to_image" if name in _CONCEPTS else "class_conditional_diffusion"
 
 
 @functools.cache
 def load(name: Name, images: int) -> Subject:
     """A subject; its judge is trained here."""
-    pack, unseen = packs_of_demo.read(name, "train"), packs_of_demo.read(name, "holdout")
-    word = CLASS if name == "digits" else CONCEPT.concept
-    gone = [row for row, text in enumerate(pack.texts) if word in text.split()]
+    family, concept = family_of(name), _CONCEPTS.get(name)
+    pack = packs_of_demo.read(family, "train")
+    gone = [row for row, text in enumerate(pack.texts) if _is_named(text, concept)]
     kept = sorted(set(range(len(pack))) - set(gone))
     return Subject(
         name=name,
-        kind="class" if name == "digits" else "concept",
-        family="class_conditional_diffusion" if name == "digits" else "text_to_image",
-        sampling=generation_specs.Sampling(steps=25, guidance_scale=_GUIDANCE[name], images=images),
+        concept=concept,
+        sampling=generation_specs.Sampling(
+            steps=25, guidance_scale=_GUIDANCE[family], images=images
+        ),
         forget=pack.subset(gone),
         retain=pack.subset(kept),
-        looker=judge_training.train(pack, unseen, exclusive=name == "digits"),
+        looker=_judge(family),
     )
 
 
-def _opened(name: Name, family: generation_specs.GenerativeFamily) -> generator.Generator:
-    folder = Path(__file__).parents[2] / "demo" / "checkpoints" / name
-    labels = packs_of_demo.LABELS if name == "digits" else ()
-    return folders.open_generator(folder, family, labels, torch.device("cpu"))
+@functools.cache
+def _judge(family: generation_specs.GenerativeFamily) -> judge.Judge:
+    known, unseen = (packs_of_demo.read(family, split) for split in ("train", "holdout"))
+    return judge_training.train(known, unseen, exclusive=family != "text_to_image")
+
+
+def _is_named(text: str, concept: specs.ConceptTarget | None) -> bool:
+    if concept is None:
+        return text == _CLASS
+    return phrases.names(text, concept.concept) or text in concept.prompts

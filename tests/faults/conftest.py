@@ -16,8 +16,8 @@ from benchmarks import fault_fleet
 from client.local import processes
 from tests import conftest, material
 
-LONG = {"epochs": 6, "line_search": False}
-"""A recipe with six checkpoints."""
+LONG = {"epochs": 6, "line_search": False, "learning_rate": 0.01}
+"""A recipe with six checkpoints; a pinned rate is not probed for."""
 FORGET = material.train_ids()[200:230]
 WORKER = {"SALUN_LEASE_SECONDS": str(conftest.LEASE_SECONDS), "SALUN_TORCH_THREADS": "1"}
 

@@ -7,7 +7,7 @@ import pytest
 from benchmarks import bare_models, racing
 
 pytestmark = pytest.mark.usefixtures("empty")
-_TRIES = [40, pytest.param(1000, marks=pytest.mark.faults_full)]
+_TRIES = [40, pytest.param(300, marks=pytest.mark.faults_full)]
 
 
 @pytest.mark.parametrize("tries", _TRIES)
