@@ -33,7 +33,7 @@ up: $(STAMP) ## run the service in the foreground (PORT, SALUN_DATA_DIR); Ctrl-C
 test: $(STAMP) ## run the whole suite on real servers
 	@$(BIN)/python -m pytest
 
-test-faults: $(STAMP) ## inject every fault into real processes (two stacks, most of it waiting)
+test-faults: $(STAMP) ## inject every fault into real processes (two stacks, twelve minutes)
 	@$(BIN)/python -m pytest -q -m '' tests/faults/test_random.py tests/faults/test_workers.py \
 	  tests/faults/test_computations.py tests/service/test_cancel_races.py & first=$$!; \
 	$(BIN)/python -m pytest -q -m '' tests/faults/test_artifacts.py tests/faults/test_broker.py \
@@ -54,7 +54,7 @@ bench: $(STAMP) ## measure against physical limits; prints ratios with n and spr
 	@$(BIN)/python -m benchmarks.service
 	@$(BIN)/python -m benchmarks.ingestion --rows 200000
 
-bench-faults: $(STAMP) ## 500 faults by a plan, and what was lost, doubled, how long it took (20 minutes)
+bench-faults: $(STAMP) ## 500 faults by a plan, and what was lost, doubled, how long it took (30 minutes)
 	@$(BIN)/python -m benchmarks.faults
 
 bench-quality: $(STAMP) ## compare methods with retraining (DATA=cifar10.parquet, REFERENCE=checkout; takes long)
