@@ -34,6 +34,13 @@ CLASS, CONCEPT, REPLACEMENT = "seven", "twemoji", "noto"
 DIGITS, ICONS = "digits", "icons"
 FAMILIES = {DIGITS: "class_conditional_diffusion", ICONS: "text_to_image"}
 GUIDANCE = {DIGITS: 3.0, ICONS: 2.0}
+# What the libraries would say between the demo's own lines; errors are still shown.
+_QUIET = {
+    "DIFFUSERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+    "PYTHONWARNINGS": "ignore",
+}
 IMAGES = {DIGITS: 30, ICONS: 20}  # that the service draws of each thing to be judged
 PICTURES = 20  # of every class, or of every style that is kept
 NAMING = 48  # of the style to be forgotten and of what replaces it: 16 objects in 3 sentences
@@ -116,6 +123,7 @@ class Story(chapters.Chapters):
             "HF_TOKEN": running.admin_key,
             "HF_HOME": str(self.out / "hub"),
             "HF_HUB_DISABLE_TELEMETRY": "1",
+            **_QUIET,
         }
 
     def _compare(

@@ -15,7 +15,7 @@ MethodName = Literal[
     "salun", "random_label", "esd", "forget_me_not", "selective_amnesia", "gradient_ascent", "uce",
     "retrain",
 ]  # fmt: skip
-Targets = Literal["anchor", "spread", "matched"]
+Targets = Literal["anchor", "replacement", "spread", "matched"]
 Trainable = Literal["all", "cross_attention", "all_but_cross_attention"]
 
 # The one figure that a method has beside the rate, where the spec does not say.
@@ -31,7 +31,9 @@ class GenerationSpec(specs.Recipe):
     about 3 here).
 
     ``targets`` says what the forget part aims at: ``anchor`` the prediction of the frozen original
-    for another condition c′ on the same noisy sample (arXiv 2310.12508, equation 6); ``spread``
+    for another condition c′ on the same noisy sample (arXiv 2310.12508, equation 6);
+    ``replacement`` (concepts) the same for one fifth of the batch, for the others that prediction
+    on noisy pictures of c′ (Kumari et al., arXiv 2303.13516); ``spread``
     for one half of the batch the noise of kept samples under the forgotten condition, so that the
     condition comes to mean anything that is kept, and for the other half, on forgotten samples,
     what lies on the far side of the unconditional prediction; ``matched`` (samples) a denoising
@@ -110,12 +112,12 @@ _SALUN: Mapping[specs.ForgetKind, Mapping[str, Any]] = {
         "targets": "spread", "steps": 160, "density": 0.25, "contrast": 1.0, "learning_rate": 1e-3,
     },
     "concept": {
-        "targets": "anchor",
+        "targets": "replacement",
         "steps": 120,
         "learning_rate": 1e-3,
         "forget_batch_size": 16,
         "retain_batch_size": 32,
-        "retain_weight": 1.0,
+        "retain_weight": 2.0,
     },
 }  # fmt: skip
 # The papers' settings; the mask is no part of these methods, so each starts without one.

@@ -1,5 +1,6 @@
 """From what a request names to what a method works on."""
 
+import collections
 from collections.abc import Sequence
 
 import torch
@@ -67,13 +68,15 @@ def of_concepts(
     sampling: generation_specs.Sampling,
     *,
     seed: int = 0,
+    stand_ins: bool = True,
     report: progress.Progress = progress.silent,
 ) -> contract.GenerationData:
     """Concepts: each text that names one is anchored to the same text with the replacement.
 
     A concept that no sample names is drawn by the model itself, as the paper does for nudity
     (arXiv 2310.12508, section 5): pictures for the concept's prompts are the forget set, those for
-    the replaced prompts join the retain set.
+    the replaced prompts join the retain set. Stand-ins are the kept samples of the anchors' texts;
+    where there are none the model draws some. They are left out unless ``stand_ins``.
 
     Raises:
         InvalidDataError: nothing is kept.
@@ -91,13 +94,38 @@ def of_concepts(
     forget = datasets.encode(generator, forget_set, report)
     retain = datasets.encode(generator, retain_set, report)
     anchors = [replace(text, concepts) for text in forget.texts]
+    found = _standing_in(retain, forget, anchors) if stand_ins else None
+    if found is not None and not len(found):
+        own = datasets.encode(generator, drawn(generator, anchors, sampling, seed, "stand_ins"))
+        found = _standing_in(own, forget, anchors)
     return contract.GenerationData(
         forget,
         retain,
         generator.conditions(anchors),
         torch.arange(len(anchors)).unsqueeze(1),
+        stand_ins=found,
         concepts=tuple(concept.concept for concept in concepts),
     )
+
+
+def _standing_in(
+    source: datasets.EncodedSet, forget: datasets.EncodedSet, anchors: Sequence[str]
+) -> datasets.EncodedSet:
+    """The samples whose text is an anchor's, each under a forgotten text that it stands for.
+
+    Where several forgotten texts have one anchor its samples are theirs in turn.
+    """
+    forgotten = collections.defaultdict(list)
+    for row, anchor in enumerate(anchors):
+        forgotten[phrases.normal(anchor)].append(row)
+    options = [forgotten.get(phrases.normal(text), []) for text in source.texts]
+    taken = [place for place, row in enumerate(source.rows.tolist()) if options[row]]
+    under = []
+    for turn, place in enumerate(taken):
+        rows = options[int(source.rows[place])]
+        under.append(rows[turn % len(rows)])
+    rows_of = torch.tensor(under, dtype=torch.int64)
+    return datasets.EncodedSet(source.latents[taken], rows_of, forget.table, forget.texts)
 
 
 def drawn(

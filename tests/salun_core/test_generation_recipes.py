@@ -29,7 +29,7 @@ def test_what_no_training_sample_shows_is_not_left_out_of_training() -> None:
 def test_samples_are_matched_a_class_is_spread_and_a_concept_anchored() -> None:
     assert generation_recipes.first("samples", {}).targets == "matched"
     assert generation_recipes.first("class", {}).targets == "spread"
-    assert generation_recipes.first("concept", {}).targets == "anchor"
+    assert generation_recipes.first("concept", {}).targets == "replacement"
 
 
 @pytest.mark.parametrize(

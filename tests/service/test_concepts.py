@@ -179,7 +179,7 @@ def test_samples_and_concepts_go_into_batches_of_their_own(
     assert found == {"concept": ["s0", "s1"], "samples": ["s5"]}
     assert plans["samples"].withheld_ids == ["s0", "s1"]
     assert plans["samples"].concepts == []
-    assert plans["concept"].ladder[0].targets == "anchor"
+    assert plans["concept"].ladder[0].targets == "replacement"
     assert plans["concept"].ladder[-1].method == "retrain"
 
 

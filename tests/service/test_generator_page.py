@@ -17,7 +17,7 @@ def concept() -> dict[str, Any]:
         "model": "icons",
         "version": 2,
         "kind": "concept",
-        "method": {"method": "salun", "targets": "anchor", "mask": "saliency", "steps": 200},
+        "method": {"method": "salun", "targets": "replacement", "mask": "saliency", "steps": 120},
         "metrics": {
             "unlearning_accuracy": {"value": 1.0, "target": 1.0, "passed": True},
             "paraphrase_recall": {"value": 0.01, "target": 0.0, "passed": True},
@@ -47,7 +47,7 @@ def test_page_names_the_concept_and_shows_the_pictures(concept: dict[str, Any]) 
     parsed = pages.Parsed(page)
 
     assert "Version 2 of icons has forgotten the concept “twemoji”" in parsed.text
-    assert "200 steps" in parsed.text
+    assert "120 steps" in parsed.text
     (image,) = parsed.named("img")
     assert image["alt"] == "forgotten prompts"
     assert str(image["src"]).startswith("data:image/png;base64,iVBOR")

@@ -69,7 +69,7 @@ class PreparedGenerator:
         checkpoints: progress.Checkpoints,
     ) -> None:
         """Write the unlearned weights; what the method says of itself stands in the metadata."""
-        encoded = self._data(spec, report)
+        encoded = self._data(spec, report, stand_ins=spec.targets == "replacement")
         changed = self.original.with_denoiser(copy.deepcopy(self.original.denoiser))
         with _in_main_memory(self.original.denoiser):
             result = methods.unlearn(changed, encoded, _mask(mask), spec, report, checkpoints)
@@ -162,7 +162,11 @@ class PreparedGenerator:
         ]
 
     def _data(
-        self, spec: generation_specs.GenerationSpec, report: progress.Progress
+        self,
+        spec: generation_specs.GenerationSpec,
+        report: progress.Progress,
+        *,
+        stand_ins: bool = False,
     ) -> unlearn_contract.GenerationData:
         """The sets as the model sees them; of what is kept not much more than the steps look at."""
         seen = spec.steps * (spec.retain_batch_size + spec.forget_batch_size)
@@ -180,6 +184,7 @@ class PreparedGenerator:
             self.plan.concept_targets,
             self.plan.sampled,
             seed=spec.seed,
+            stand_ins=stand_ins,
             report=report,
         )
 

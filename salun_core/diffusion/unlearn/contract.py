@@ -21,6 +21,9 @@ class GenerationData:
         anchors: conditions (A, ...) that may stand in for forgotten ones: c′ of the paper.
         choices: int64 (K, k), for each text of ``forget`` the rows of ``anchors`` to choose from.
         holdout: pictures never trained on; needed by ``matched`` targets.
+        stand_ins: pictures of what is drawn instead, each with the forgotten condition that shall
+            bring it from now on; its texts are those of ``forget``. ``replacement`` targets need
+            them.
         concepts: the phrases that are forgotten, for methods that look for their words.
     """
 
@@ -29,12 +32,13 @@ class GenerationData:
     anchors: torch.Tensor
     choices: torch.Tensor
     holdout: datasets.EncodedSet | None = None
+    stand_ins: datasets.EncodedSet | None = None
     concepts: tuple[str, ...] = ()
 
-    def anchors_of(self, index: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-        """A condition to stand in for that of each of these forget samples (B,), drawn anew."""
-        options = self.choices[self.forget.rows[index]]
-        drawn = torch.randint(0, options.shape[1], (len(index), 1), generator=random)
+    def anchors_of(self, texts: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+        """A condition to stand in for each of these texts of ``forget`` (B,), drawn anew."""
+        options = self.choices[texts]
+        drawn = torch.randint(0, options.shape[1], (len(texts), 1), generator=random)
         rows = options.gather(1, drawn).squeeze(1)
         return self.anchors[rows.to(self.anchors.device)]
 

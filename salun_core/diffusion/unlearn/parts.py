@@ -70,13 +70,29 @@ class Parts:
         noised = self.schedule.noise(forget.latents[rows], random)
         return Part(noised, forget.conditions(rows), noised.target)
 
-    def anchored(self, random: torch.Generator) -> Part:
-        """Forget samples towards what the teacher says of them under another condition."""
+    def anchored(self, size: int, random: torch.Generator) -> Part:
+        """So many forget samples towards what the teacher says under another condition."""
         forget = self._data.forget
-        rows = loop.choose(len(forget), self._spec.forget_batch_size, random)
+        rows = loop.choose(len(forget), size, random)
         noised = self.schedule.noise(forget.latents[rows], random)
-        anchors = self._data.anchors_of(rows, random)
+        anchors = self._data.anchors_of(forget.rows[rows], random)
         return Part(noised, forget.conditions(rows), self._said(noised, anchors))
+
+    def replaced(self, size: int, random: torch.Generator) -> Part:
+        """So many stand-ins under forgotten conditions, towards what the teacher says of their own.
+
+        On the way to a picture of what is drawn instead the model meets noisy pictures of that, and
+        hardly any of what is forgotten (Kumari et al., arXiv 2303.13516).
+        """
+        found = self._data.stand_ins
+        if found is None or not len(found):
+            raise errors.InvalidDataError(
+                "got no pictures of what is drawn instead, expected some for replacement targets"
+            )
+        rows = loop.choose(len(found), size, random)
+        noised = self.schedule.noise(found.latents[rows], random)
+        anchors = self._data.anchors_of(found.rows[rows], random)
+        return Part(noised, found.conditions(rows), self._said(noised, anchors))
 
     def spread(self, size: int, random: torch.Generator) -> Part:
         """So many kept samples under forgotten conditions, towards their noise."""
@@ -97,7 +113,9 @@ class Parts:
         noised = self.schedule.noise(forget.latents[rows], random)
         own = forget.conditions(rows)
         if self._null is None:
-            return Part(noised, own, self._said(noised, self._data.anchors_of(rows, random)))
+            return Part(
+                noised, own, self._said(noised, self._data.anchors_of(forget.rows[rows], random))
+            )
         unconditional = self._said(noised, self._null.expand(own.shape))
         return Part(noised, own, 2.0 * unconditional - self._said(noised, own))
 

@@ -90,3 +90,41 @@ def test_a_concept_that_no_sample_names_is_drawn() -> None:
     )
     assert "a square" in data.retain.texts
     assert len(data.retain) == 1 + len(data.forget)
+
+
+def test_kept_samples_of_an_anchors_text_stand_in_for_what_is_forgotten() -> None:
+    """Two texts become "a square": its samples are theirs in turn; others are left out."""
+    generator = tiny.by_text()
+    kept = tiny.captioned(["a square", "a blue cross", "A  square", "a square"], "retain")
+    data = tasks.of_concepts(
+        generator,
+        tiny.captioned(["a circle", "a cross"], "forget"),
+        kept,
+        [concept("circle", "square"), concept("cross", "square")],
+        generation_specs.Sampling(steps=1, guidance_scale=1.0),
+    )
+    found = data.stand_ins
+    assert found is not None
+    assert found.texts == ("a circle", "a cross")
+    assert found.rows.tolist() == [0, 1, 0]
+    assert torch.equal(found.latents, generator.encode(kept.pictures[torch.tensor([0, 2, 3])]))
+    anchors = data.anchors_of(found.rows, torch.Generator().manual_seed(0))
+    assert torch.equal(anchors, generator.conditions(["a square"] * 3))
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_stand_ins_that_nobody_has_are_drawn_where_they_are_needed(wanted: bool) -> None:
+    generator = tiny.by_text()
+    data = tasks.of_concepts(
+        generator,
+        tiny.captioned(["a circle"], "forget"),
+        tiny.captioned(["a blue cross"], "retain"),
+        [concept("circle", "square")],
+        generation_specs.Sampling(steps=1, guidance_scale=1.0),
+        stand_ins=wanted,
+    )
+    assert (data.stand_ins is not None) is wanted
+    if data.stand_ins is not None:
+        assert len(data.stand_ins) == 64
+        assert set(data.stand_ins.rows.tolist()) == {0}
+    assert len(data.retain) == 1

@@ -69,9 +69,12 @@ def encoded(generator: TwoWeights, text: str, latents: Sequence[float]) -> data.
 
 def two_becomes_one(generator: TwoWeights) -> contract.GenerationData:
     """ "two" is forgotten; "one" is kept and stands in for it."""
+    forget = encoded(generator, "two", [0.8, -0.6, 0.1])
+    retain = encoded(generator, "one", [-0.9, 0.3, 0.5, 0.7])
     return contract.GenerationData(
-        forget=encoded(generator, "two", [0.8, -0.6, 0.1]),
-        retain=encoded(generator, "one", [-0.9, 0.3, 0.5, 0.7]),
+        forget=forget,
+        retain=retain,
+        stand_ins=data.EncodedSet(retain.latents, retain.rows, forget.table, forget.texts),
         anchors=generator.conditions(["one"]),
         choices=torch.tensor([[0]]),
         concepts=("two",),

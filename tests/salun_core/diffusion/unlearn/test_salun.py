@@ -46,7 +46,7 @@ def test_the_teacher_gets_no_gradient_and_does_not_move() -> None:
     data, spec = tiny.class_data(generator), tiny.spec()
     teacher = parts.frozen_copy(generator)
     drawn = parts.Parts(generator, data, spec, teacher)
-    part = drawn.anchored(torch.Generator().manual_seed(0))
+    part = drawn.anchored(64, torch.Generator().manual_seed(0))
     assert not part.target.requires_grad
     (loss,) = drawn.losses(part)
     loss.mean().backward()  # type: ignore[no-untyped-call]
@@ -54,7 +54,7 @@ def test_the_teacher_gets_no_gradient_and_does_not_move() -> None:
     with modes.own_gradients(generator.denoiser), torch.no_grad():
         for parameter in generator.denoiser.parameters():
             parameter.add_(1.0)
-    again = drawn.anchored(torch.Generator().manual_seed(0))
+    again = drawn.anchored(64, torch.Generator().manual_seed(0))
     assert torch.equal(part.target, again.target)
 
 
@@ -80,11 +80,41 @@ def test_spread_shows_kept_samples_under_the_forgotten_condition() -> None:
     assert torch.equal(part.target, part.noised.target)
 
 
+def test_stand_ins_are_predicted_as_under_their_own_condition() -> None:
+    """Pictures of "one" under "two" = 2: the target is w₁x + w₂ · 1, whatever the noise."""
+    generator = two_weights.TwoWeights()
+    data = two_weights.two_becomes_one(generator)
+    drawn = parts.Parts(generator, data, tiny.spec(), parts.frozen_copy(generator))
+    part = drawn.replaced(4, torch.Generator().manual_seed(0))
+    assert part.conditions.tolist() == [2.0] * 4
+    expected = two_weights.W1 * part.noised.latents + two_weights.W2
+    assert torch.allclose(part.target, expected)
+
+
+def test_replacement_comes_to_the_same_fixed_point_on_pictures_of_the_other() -> None:
+    """w₂ · 2 = w₂ₒ · 1, so w₂ = 0.25, though but one picture in five is a forgotten one."""
+    generator = two_weights.TwoWeights()
+    mask = masks.parameters_mask(generator.denoiser, lambda name: name == "w2")
+    spec = tiny.spec(
+        targets="replacement", steps=200, learning_rate=0.02, retain_weight=0.0, weight_average=0.0
+    )
+    methods.unlearn(generator, two_weights.two_becomes_one(generator), mask, spec)
+    net: Any = generator.denoiser
+    assert net.w2.item() == pytest.approx(0.25, abs=0.01)
+
+
+def test_replacement_targets_need_stand_ins() -> None:
+    generator = tiny.by_class()
+    data = tiny.class_data(generator)
+    with pytest.raises(errors.InvalidDataError, match="drawn instead"):
+        methods.unlearn(generator, data, None, tiny.spec(targets="replacement", mask="none"))
+
+
 def test_parts_that_follow_the_original_need_it() -> None:
     generator = two_weights.TwoWeights()
     drawn = parts.Parts(generator, two_weights.two_becomes_one(generator), tiny.spec())
     with pytest.raises(errors.InvalidInputError, match="expected the frozen original"):
-        drawn.anchored(torch.Generator().manual_seed(0))
+        drawn.anchored(64, torch.Generator().manual_seed(0))
 
 
 def test_matched_targets_need_unseen_samples() -> None:
