@@ -18,6 +18,11 @@ _LARGE: Mapping[str, Any] = {
     "retain_batch_size": 4,
     "weight_average": 0.0,
 }
+_FITTING: Mapping[specs.ForgetKind, tuple[generation_specs.Targets, ...]] = {
+    "samples": ("matched", "anchor"),
+    "class": ("spread", "anchor"),
+    "concept": ("replacement", "anchor", "spread"),
+}
 
 
 def parse(recipe: Mapping[str, Any]) -> generation_specs.GenerationSpec:
@@ -44,13 +49,19 @@ def first(
 ) -> generation_specs.GenerationSpec:
     """The recipe for one kind of request, with what is pinned; a gentler one for a large model.
 
+    A demand may have parts of several kinds: pinned targets that one of them cannot have give way
+    to its own.
+
     Raises:
         pydantic.ValidationError: what is pinned is no recipe.
     """
     method = parse(pinned).method
     own = generation_specs.default_spec(kind, method=method).model_dump()
     gentle = _LARGE if large and method == "salun" else {}
-    return parse({**own, **gentle, **pinned})
+    held = dict(pinned)
+    if held.get("targets") not in _FITTING[kind]:
+        held.pop("targets", None)
+    return parse({**own, **gentle, **held})
 
 
 def ladder(

@@ -147,8 +147,8 @@ def _months_after(session: orm.Session, request: tables.ForgetRequest, months: i
 def _restamp_jobs(session: orm.Session, request: tables.ForgetRequest) -> None:
     """Jobs that wait for this request are due when their most urgent member is now.
 
-    Not one whose row a run holds in this moment: it ends, which takes the model's lock, held here.
-    Given back instead, it would be due too early, which does no harm.
+    Not one whose row a run holds in this moment: it may be ending, which takes the model's lock,
+    held here. One that goes on is due too early then, which does no harm.
     """
     session.flush()
     waiting = sa.select(tables.BatchMember.batch_id).where(

@@ -75,7 +75,14 @@ class Subject:
         """What a method works on."""
         if self.concept is None:
             return tasks.of_class(model, self.forget, self.retain)
-        return tasks.of_concepts(model, self.forget, self.retain, [self.concept], self.sampling)
+        return tasks.of_concepts(
+            model,
+            self.forget,
+            self.retain,
+            [self.concept],
+            self.sampling,
+            stand_ins=self.retain,
+        )
 
     def asked(self, seed: int) -> questions.Questions:
         """What the models are asked."""

@@ -23,6 +23,7 @@ _WEIGHT_DECAY = 0.02
 _LARGEST_SIDE = 64  # pixels: larger pictures are judged at this size
 _HELD_OUT_SHARE = 10  # one in so many, where nothing was held out
 _MOST_CHECKED = 20_000  # unseen pictures that its figures are taken from
+_FEWEST_OF_A_TERM = 50  # of those, if there are so many
 _MOST_REFUSED = 2_048  # of them, mixed to pictures of no class
 _LEAST_TOLD = 0.7  # balanced accuracy: below it a word does not show in pictures
 _STRANGE_SHARE = 4  # of a batch one in so many is shown again as a picture of none of the classes
@@ -218,7 +219,7 @@ def _augmented(pictures: torch.Tensor, random: torch.Generator) -> torch.Tensor:
 
 def _checked(made: judge.Judge, holdout: data.CaptionedSet, seed: int) -> judge.Judge:
     """The judge with its figures; words that do not show in unseen pictures are no terms of it."""
-    holdout = holdout.some(_MOST_CHECKED, randomness.generator(seed, "judge", "checked"))
+    holdout = _checked_on(made, holdout, seed)
     told = made.told(holdout.pictures[:])
     shown = targets(holdout.texts, made.terms, exclusive=made.exclusive)
     figures = {
@@ -243,6 +244,18 @@ def _checked(made: judge.Judge, holdout: data.CaptionedSet, seed: int) -> judge.
     known = {term: figures[term] for term in kept}
     fewer = judge.select_terms(made, kept)
     return dataclasses.replace(fewer, held_out=known, unknown=_finite(unknown))
+
+
+def _checked_on(made: judge.Judge, holdout: data.CaptionedSet, seed: int) -> data.CaptionedSet:
+    """All, or of many a seeded choice that has some of every term."""
+    if len(holdout) <= _MOST_CHECKED:
+        return holdout
+    order = torch.randperm(len(holdout), generator=randomness.generator(seed, "judge", "checked"))
+    shown = targets(holdout.texts, made.terms, exclusive=made.exclusive)
+    taken = set(order[:_MOST_CHECKED].tolist())
+    for column in range(shown.shape[1]):
+        taken.update(order[shown[order, column]][:_FEWEST_OF_A_TERM].tolist())
+    return holdout.subset(sorted(taken))
 
 
 def _refusals(

@@ -1,6 +1,7 @@
 """From what a request names to what a method works on."""
 
 import collections
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,7 @@ from salun_core.diffusion.unlearn import contract
 
 TEMPLATES = ("{}", "a {}", "a picture of {}", "an image of a {}")
 _DRAWN = 64  # pictures that a model draws for itself where nobody gave any
+_MOST_STAND_INS = 4_096
 
 names = phrases.names
 
@@ -68,18 +70,20 @@ def of_concepts(
     sampling: generation_specs.Sampling,
     *,
     seed: int = 0,
-    stand_ins: bool = True,
+    stand_ins: datasets.CaptionedSet | None = None,
     report: progress.Progress = progress.silent,
 ) -> contract.GenerationData:
     """Concepts: each text that names one is anchored to the same text with the replacement.
 
     A concept that no sample names is drawn by the model itself, as the paper does for nudity
     (arXiv 2310.12508, section 5): pictures for the concept's prompts are the forget set, those for
-    the replaced prompts join the retain set. Stand-ins are the kept samples of the anchors' texts;
-    where there are none the model draws some. They are left out unless ``stand_ins``.
+    the replaced prompts join the retain set. Stand-ins are those of ``stand_ins`` (kept samples)
+    that have an anchor's text; for a concept without any the model draws some. Without
+    ``stand_ins`` there are none.
 
     Raises:
-        InvalidDataError: nothing is kept.
+        InvalidDataError: nothing is kept, or replacements lead back to what is forgotten.
+        CancelledError: from ``report``.
     """
     missing = [
         concept
@@ -88,16 +92,21 @@ def of_concepts(
     ]
     if missing:
         asked = [text for concept in missing for text in prompts_of(concept)]
-        forget_set = _joined(forget_set, drawn(generator, asked, sampling, seed, "forget"))
+        forget_set = _joined(forget_set, drawn(generator, asked, sampling, seed, "forget", report))
         replaced = [replace(text, concepts) for text in asked]
-        retain_set = _joined(retain_set, drawn(generator, replaced, sampling, seed, "retain"))
+        kept = drawn(generator, replaced, sampling, seed, "retain", report)
+        retain_set = _joined(retain_set, kept)
     forget = datasets.encode(generator, forget_set, report)
     retain = datasets.encode(generator, retain_set, report)
     anchors = [replace(text, concepts) for text in forget.texts]
-    found = _standing_in(retain, forget, anchors) if stand_ins else None
-    if found is not None and not len(found):
-        own = datasets.encode(generator, drawn(generator, anchors, sampling, seed, "stand_ins"))
-        found = _standing_in(own, forget, anchors)
+    found = None
+    if stand_ins is not None:
+        candidates = _of_texts(stand_ins, anchors, seed)
+        lacking = _lacking(set(candidates.texts), forget.texts, anchors, concepts, seed)
+        if lacking:
+            own = drawn(generator, lacking, sampling, seed, "stand_ins", report)
+            candidates = _joined(candidates, own)
+        found = _standing_in(datasets.encode(generator, candidates, report), forget, anchors)
     return contract.GenerationData(
         forget,
         retain,
@@ -108,24 +117,53 @@ def of_concepts(
     )
 
 
+def _of_texts(
+    source: datasets.CaptionedSet, texts: Sequence[str], seed: int
+) -> datasets.CaptionedSet:
+    """The samples that have one of these texts; of many a seeded choice."""
+    wanted = {phrases.normal(text) for text in texts}
+    rows = [row for row, text in enumerate(source.texts) if phrases.normal(text) in wanted]
+    return source.subset(rows).some(_MOST_STAND_INS, randomness.generator(seed, "stand_ins"))
+
+
+def _lacking(
+    had: set[str],
+    texts: Sequence[str],
+    anchors: Sequence[str],
+    concepts: Sequence[specs.ConceptTarget],
+    seed: int,
+) -> list[str]:
+    """The anchors of those concepts for none of whose texts there is a stand-in, shuffled."""
+    known = {phrases.normal(text) for text in had}
+    found: list[str] = []
+    for concept in concepts:
+        asking = prompts_of(concept)
+        own = [
+            anchor
+            for text, anchor in zip(texts, anchors, strict=True)
+            if text in asking or phrases.names(text, concept.concept)
+        ]
+        if known.isdisjoint(phrases.normal(anchor) for anchor in own):
+            found += own
+    order = torch.randperm(len(found), generator=randomness.generator(seed, "lacking"))
+    return [found[place] for place in order.tolist()]
+
+
 def _standing_in(
     source: datasets.EncodedSet, forget: datasets.EncodedSet, anchors: Sequence[str]
 ) -> datasets.EncodedSet:
-    """The samples whose text is an anchor's, each under a forgotten text that it stands for.
+    """Samples with anchors' texts, each under a forgotten text that it stands for.
 
     Where several forgotten texts have one anchor its samples are theirs in turn.
     """
-    forgotten = collections.defaultdict(list)
+    rows = collections.defaultdict(list)
     for row, anchor in enumerate(anchors):
-        forgotten[phrases.normal(anchor)].append(row)
-    options = [forgotten.get(phrases.normal(text), []) for text in source.texts]
-    taken = [place for place, row in enumerate(source.rows.tolist()) if options[row]]
-    under = []
-    for turn, place in enumerate(taken):
-        rows = options[int(source.rows[place])]
-        under.append(rows[turn % len(rows)])
-    rows_of = torch.tensor(under, dtype=torch.int64)
-    return datasets.EncodedSet(source.latents[taken], rows_of, forget.table, forget.texts)
+        rows[phrases.normal(anchor)].append(row)
+    turns = {anchor: itertools.cycle(own) for anchor, own in rows.items()}
+    under = [next(turns[phrases.normal(source.texts[row])]) for row in source.rows.tolist()]
+    return datasets.EncodedSet(
+        source.latents, torch.tensor(under, dtype=torch.int64), forget.table, forget.texts
+    )
 
 
 def drawn(
@@ -134,6 +172,7 @@ def drawn(
     sampling: generation_specs.Sampling,
     seed: int,
     purpose: str,
+    report: progress.Progress = progress.silent,
 ) -> datasets.CaptionedSet:
     """64 pictures that the model draws for these prompts in turn."""
     texts = tuple(prompts[i % len(prompts)] for i in range(_DRAWN))
@@ -142,6 +181,7 @@ def drawn(
         generator.conditions(texts),
         sampling,
         randomness.derive_seed(seed, "drawn", purpose),
+        report,
     )
     ids = tuple(f"drawn/{purpose}/{i}" for i in range(_DRAWN))
     return datasets.CaptionedSet(images.Pictures(pictures, torch.arange(_DRAWN)), texts, ids)
@@ -155,12 +195,24 @@ def prompts_of(concept: specs.ConceptTarget) -> tuple[str, ...]:
 def replace(text: str, concepts: Sequence[specs.ConceptTarget]) -> str:
     """The text with every concept replaced; the longer phrase first where two overlap.
 
-    A text that names none becomes the replacement of the concept whose prompt it is.
+    A text that names none becomes the replacement of the concept whose prompt it is. A replacement
+    that names another concept is replaced too.
+
+    Raises:
+        InvalidDataError: replacements lead back to what is forgotten.
     """
     changed = text
-    for concept in sorted(concepts, key=lambda concept: -len(concept.concept)):
-        literal = concept.replacement.replace("\\", r"\\")
-        changed = phrases.pattern(concept.concept).sub(literal, changed)
+    for _ in concepts:
+        for concept in sorted(concepts, key=lambda concept: -len(concept.concept)):
+            literal = concept.replacement.replace("\\", r"\\")
+            changed = phrases.pattern(concept.concept).sub(literal, changed)
+        if not any(phrases.names(changed, one.concept) for one in concepts):
+            break
+    else:
+        raise errors.InvalidDataError(
+            f"got replacements of {len(concepts)} concepts that lead back to one of them, expected "
+            "what is not forgotten with them"
+        )
     if changed != text:
         return changed
     asked = next((concept for concept in concepts if text in concept.prompts), concepts[0])

@@ -3,7 +3,7 @@
 import pydantic
 import pytest
 
-from salun_core import generation_recipes
+from salun_core import generation_recipes, specs
 
 
 def test_the_ladder_ends_in_retraining_where_that_may_be() -> None:
@@ -71,3 +71,13 @@ def test_a_budget_of_steps_leaves_out_what_it_does_not_hold() -> None:
 def test_a_kept_recipe_reads_as_it_was() -> None:
     spec = generation_recipes.first("concept", {"method": "selective_amnesia"})
     assert generation_recipes.parse(spec.model_dump(mode="json")) == spec
+
+
+def test_pinned_targets_that_a_kind_cannot_have_give_way_to_its_own() -> None:
+    pinned = {"targets": "replacement", "steps": 7}
+    kinds: tuple[specs.ForgetKind, ...] = ("samples", "class", "concept")
+    found = {kind: generation_recipes.first(kind, pinned) for kind in kinds}
+    assert {kind: spec.targets for kind, spec in found.items()} == {
+        "samples": "matched", "class": "spread", "concept": "replacement",
+    }  # fmt: skip
+    assert {spec.steps for spec in found.values()} == {7}

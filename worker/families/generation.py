@@ -69,7 +69,8 @@ class PreparedGenerator:
         checkpoints: progress.Checkpoints,
     ) -> None:
         """Write the unlearned weights; what the method says of itself stands in the metadata."""
-        encoded = self._data(spec, report, stand_ins=spec.targets == "replacement")
+        replaces = spec.method == "salun" and spec.targets == "replacement"
+        encoded = self._data(spec, report, stand_ins=replaces)
         changed = self.original.with_denoiser(copy.deepcopy(self.original.denoiser))
         with _in_main_memory(self.original.denoiser):
             result = methods.unlearn(changed, encoded, _mask(mask), spec, report, checkpoints)
@@ -168,11 +169,14 @@ class PreparedGenerator:
         *,
         stand_ins: bool = False,
     ) -> unlearn_contract.GenerationData:
-        """The sets as the model sees them; of what is kept not much more than the steps look at."""
+        """The sets as the model sees them; of what is kept not much more than the steps look at.
+
+        UCE takes no steps, it looks at every kept text.
+        """
         seen = spec.steps * (spec.retain_batch_size + spec.forget_batch_size)
-        random = randomness.generator(spec.seed, "kept")
-        retain = self.sets["retain"].some(max(seen, _FEWEST_KEPT), random)
-        forget = self.sets["forget"]
+        forget, kept = self.sets["forget"], self.sets["retain"]
+        most = len(kept) if spec.method == "uce" else max(seen, _FEWEST_KEPT)
+        retain = kept.some(most, randomness.generator(spec.seed, "kept"))
         if self.plan.kind == "samples":
             return tasks.of_samples(self.original, forget, retain, self.unseen, report=report)
         if self.plan.kind == "class":
@@ -184,7 +188,7 @@ class PreparedGenerator:
             self.plan.concept_targets,
             self.plan.sampled,
             seed=spec.seed,
-            stand_ins=stand_ins,
+            stand_ins=kept if stand_ins else None,
             report=report,
         )
 

@@ -21,7 +21,7 @@ class GenerationData:
         anchors: conditions (A, ...) that may stand in for forgotten ones: c′ of the paper.
         choices: int64 (K, k), for each text of ``forget`` the rows of ``anchors`` to choose from.
         holdout: pictures never trained on; needed by ``matched`` targets.
-        stand_ins: pictures of what is drawn instead, each with the forgotten condition that shall
+        stand_ins: pictures of what is drawn instead, each with a forgotten condition that shall
             bring it from now on; its texts are those of ``forget``. ``replacement`` targets need
             them.
         concepts: the phrases that are forgotten, for methods that look for their words.
@@ -41,6 +41,39 @@ class GenerationData:
         drawn = torch.randint(0, options.shape[1], (len(texts), 1), generator=random)
         rows = options.gather(1, drawn).squeeze(1)
         return self.anchors[rows.to(self.anchors.device)]
+
+    def stand_ins_of(self, index: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+        """Latents (B, ...) of a stand-in for each of these forget samples, drawn anew.
+
+        A sample whose text has none stands in for itself.
+
+        Raises:
+            InvalidDataError: nobody looked for stand-ins.
+        """
+        found, counts = self._found_stand_ins(), self.stand_in_counts
+        texts, latents = self.forget.rows[index], self.forget.latents[index].clone()
+        order = found.rows.argsort(stable=True)
+        turns = torch.rand(len(texts), generator=random).mul(counts[texts]).long()
+        places = (counts.cumsum(0) - counts)[texts] + turns
+        has = counts[texts] > 0
+        latents[has] = found.latents[order[places[has]]]
+        return latents
+
+    @property
+    def stand_in_counts(self) -> torch.Tensor:
+        """How many stand-ins each text of ``forget`` has, int64 (K,).
+
+        Raises:
+            InvalidDataError: nobody looked for stand-ins.
+        """
+        return torch.bincount(self._found_stand_ins().rows, minlength=len(self.forget.texts))
+
+    def _found_stand_ins(self) -> datasets.EncodedSet:
+        if self.stand_ins is None:
+            raise errors.InvalidDataError(
+                "got no pictures of what is drawn instead, expected some for replacement targets"
+            )
+        return self.stand_ins
 
 
 # In place on the generator's denoiser, which must hold the original weights, also on a resume.

@@ -41,7 +41,8 @@ def measure(
 ) -> Levels:
     """The levels of a model, from 256 seeded draws a range.
 
-    Texts are as frequent among the draws as in ``like``, as far as unseen samples have them.
+    Texts are as frequent among the draws as in ``like``; for those that no unseen sample has all
+    unseen samples count alike.
     """
     weights = _weights(unseen, like)
     random = randomness.generator(seed, "levels")
@@ -61,11 +62,11 @@ def measure(
 
 
 def _weights(unseen: datasets.EncodedSet, like: datasets.EncodedSet) -> torch.Tensor:
-    """How often each unseen sample is drawn, float64 (N,); all alike where no text is shared."""
+    """How often each unseen sample is drawn, float64 (N,)."""
     wanted, had = _by_text(like), _by_text(unseen)
     share = [wanted.get(text, 0) / max(had[text], 1) for text in unseen.texts]
     weights = torch.tensor(share, dtype=torch.float64)[unseen.rows]
-    return weights if bool(weights.any()) else torch.ones_like(weights)
+    return weights + (len(like) - weights.sum()).clamp_min(0.0) / len(unseen)
 
 
 def _by_text(encoded: datasets.EncodedSet) -> dict[str, int]:

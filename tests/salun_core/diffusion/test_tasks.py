@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from salun_core import generation_specs, specs
+from salun_core import errors, generation_specs, specs
 from salun_core.diffusion import tasks
 from tests.salun_core.diffusion import tiny
 
@@ -93,38 +93,86 @@ def test_a_concept_that_no_sample_names_is_drawn() -> None:
 
 
 def test_kept_samples_of_an_anchors_text_stand_in_for_what_is_forgotten() -> None:
-    """Two texts become "a square": its samples are theirs in turn; others are left out."""
+    """Two texts become "a square", two "a red square": the samples of each are theirs in turn."""
     generator = tiny.by_text()
-    kept = tiny.captioned(["a square", "a blue cross", "A  square", "a square"], "retain")
+    texts = ["a square", "a red square", "A  square", "a blue cross", "a red square", "a square"]
+    kept = tiny.captioned(texts, "retain")
     data = tasks.of_concepts(
         generator,
-        tiny.captioned(["a circle", "a cross"], "forget"),
-        kept,
+        tiny.captioned(["a circle", "a cross", "a red circle", "a red cross"], "forget"),
+        tiny.captioned(["a green square"], "others"),
         [concept("circle", "square"), concept("cross", "square")],
         generation_specs.Sampling(steps=1, guidance_scale=1.0),
+        stand_ins=kept,
     )
     found = data.stand_ins
     assert found is not None
-    assert found.texts == ("a circle", "a cross")
-    assert found.rows.tolist() == [0, 1, 0]
-    assert torch.equal(found.latents, generator.encode(kept.pictures[torch.tensor([0, 2, 3])]))
-    anchors = data.anchors_of(found.rows, torch.Generator().manual_seed(0))
-    assert torch.equal(anchors, generator.conditions(["a square"] * 3))
+    assert found.texts == ("a circle", "a cross", "a red circle", "a red cross")
+    assert found.rows.tolist() == [0, 2, 1, 3, 0]
+    shown = kept.pictures[torch.tensor([0, 1, 2, 4, 5])]
+    assert torch.equal(found.latents, generator.encode(shown))
+    assert len(data.retain) == 1
+
+
+def test_a_sample_without_a_stand_in_stands_in_for_itself() -> None:
+    generator = tiny.by_text()
+    data = tasks.of_concepts(
+        generator,
+        tiny.captioned(["a circle", "a red circle", "a circle"], "forget"),
+        tiny.captioned(["a green square"], "retain"),
+        [concept("circle", "square")],
+        generation_specs.Sampling(steps=1, guidance_scale=1.0),
+        stand_ins=tiny.captioned(["a square", "a square"], "others"),
+    )
+    assert data.stand_ins is not None
+    found = data.stand_ins_of(torch.tensor([1, 0] * 20), torch.Generator().manual_seed(0))
+    assert torch.equal(found[::2], data.forget.latents[[1] * 20])
+    both = {latent.numpy().tobytes() for latent in data.stand_ins.latents}
+    assert {latent.numpy().tobytes() for latent in found[1::2]} == both
 
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_stand_ins_that_nobody_has_are_drawn_where_they_are_needed(wanted: bool) -> None:
     generator = tiny.by_text()
+    kept = tiny.captioned(["a blue cross"], "retain")
+    drawn: list[tuple[int, int]] = []
     data = tasks.of_concepts(
         generator,
         tiny.captioned(["a circle"], "forget"),
-        tiny.captioned(["a blue cross"], "retain"),
+        kept,
         [concept("circle", "square")],
-        generation_specs.Sampling(steps=1, guidance_scale=1.0),
-        stand_ins=wanted,
+        generation_specs.Sampling(steps=3, guidance_scale=1.0),
+        stand_ins=kept if wanted else None,
+        report=lambda step, total: drawn.append((step, total)),
     )
     assert (data.stand_ins is not None) is wanted
     if data.stand_ins is not None:
         assert len(data.stand_ins) == 64
         assert set(data.stand_ins.rows.tolist()) == {0}
+    assert ((1, 3) in drawn) is wanted  # whoever waits can be told, and can stop it
     assert len(data.retain) == 1
+
+
+def test_of_several_concepts_those_without_a_stand_in_are_drawn() -> None:
+    generator = tiny.by_text()
+    kept = tiny.captioned(["a square", "a square"], "retain")
+    data = tasks.of_concepts(
+        generator,
+        tiny.captioned(["a circle", "a blue cross", "a red cross"], "forget"),
+        kept,
+        [concept("circle", "square"), concept("cross", "picture")],
+        generation_specs.Sampling(steps=1, guidance_scale=1.0),
+        stand_ins=kept,
+    )
+    found = data.stand_ins
+    assert found is not None
+    assert found.texts == ("a blue cross", "a circle", "a red cross")
+    assert torch.bincount(found.rows, minlength=3).tolist() == [32, 2, 32]
+
+
+def test_replacements_that_lead_back_are_refused() -> None:
+    round_and_round = [concept("cat", "dog"), concept("dog", "cat")]
+    with pytest.raises(errors.InvalidDataError, match="lead back"):
+        tasks.replace("a cat", round_and_round)
+    onward = [concept("flat", "twemoji"), concept("twemoji", "noto")]
+    assert tasks.replace("a flat bear", onward) == "a noto bear"

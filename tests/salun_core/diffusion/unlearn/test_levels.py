@@ -36,3 +36,16 @@ def test_where_no_text_is_shared_all_unseen_samples_count_alike() -> None:
     ones, twos = (two_weights.encoded(generator, text, _LATENTS) for text in ("one", "two"))
     expected = 0.75 * mean_level(ones, nothing) + 0.25 * mean_level(twos, nothing)
     assert mean_level(mixed(generator), nothing) == pytest.approx(expected, abs=0.1)
+
+
+def test_texts_that_no_unseen_sample_has_are_held_to_all_of_them() -> None:
+    """Half of the forgotten ask for "one", half for what nobody unseen was asked for."""
+    generator = two_weights.TwoWeights()
+    latents = torch.tensor(_LATENTS * 2).reshape(-1, 1, 1, 1)
+    texts = ("", "one")
+    rows = torch.tensor([0, 0, 0, 1, 1, 1])
+    like = data.EncodedSet(latents, rows, generator.conditions(list(texts)), texts)
+    ones, twos = (two_weights.encoded(generator, text, _LATENTS) for text in ("one", "two"))
+    of_all = 0.75 * mean_level(ones, ones) + 0.25 * mean_level(twos, twos)
+    expected = 0.5 * mean_level(ones, ones) + 0.5 * of_all
+    assert mean_level(mixed(generator), like) == pytest.approx(expected, abs=0.1)
