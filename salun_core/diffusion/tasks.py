@@ -14,7 +14,7 @@ from salun_core.diffusion.unlearn import contract
 
 TEMPLATES = ("{}", "a {}", "a picture of {}", "an image of a {}")
 _DRAWN = 64  # pictures that a model draws for itself where nobody gave any
-_MOST_STAND_INS = 4_096
+_MOST_STAND_INS = 4_096  # kept pictures of what is drawn instead
 
 names = phrases.names
 

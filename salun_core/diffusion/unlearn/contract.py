@@ -1,6 +1,7 @@
 """What every method for diffusion models takes and gives."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import torch
@@ -52,14 +53,13 @@ class GenerationData:
         """
         found, counts = self._found_stand_ins(), self.stand_in_counts
         texts, latents = self.forget.rows[index], self.forget.latents[index].clone()
-        order = found.rows.argsort(stable=True)
         turns = torch.rand(len(texts), generator=random).mul(counts[texts]).long()
         places = (counts.cumsum(0) - counts)[texts] + turns
         has = counts[texts] > 0
-        latents[has] = found.latents[order[places[has]]]
+        latents[has] = found.latents[self._stand_ins_by_text[places[has]]]
         return latents
 
-    @property
+    @functools.cached_property
     def stand_in_counts(self) -> torch.Tensor:
         """How many stand-ins each text of ``forget`` has, int64 (K,).
 
@@ -67,6 +67,11 @@ class GenerationData:
             InvalidDataError: nobody looked for stand-ins.
         """
         return torch.bincount(self._found_stand_ins().rows, minlength=len(self.forget.texts))
+
+    @functools.cached_property
+    def _stand_ins_by_text(self) -> torch.Tensor:
+        """Positions of the stand-ins, those of the first text first, int64 (M,)."""
+        return self._found_stand_ins().rows.argsort(stable=True)
 
     def _found_stand_ins(self) -> datasets.EncodedSet:
         if self.stand_ins is None:

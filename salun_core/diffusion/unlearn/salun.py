@@ -9,7 +9,7 @@
 Each with a retain term that is a mean, like the forget term.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -42,44 +42,47 @@ def unlearn(
     if spec.targets == "matched":
         losses = _matched(generator, data, spec, parts)
     else:
-        losses = _TOWARDS_OTHERS[spec.targets](spec, parts)
+        losses = _towards_others(spec, parts)
     return loop.train(generator, mask, spec, losses, report, checkpoints)
 
 
-def _anchor(spec: generation_specs.GenerationSpec, parts: loss_parts.Parts) -> loop.Losses:
+def _towards_others(spec: generation_specs.GenerationSpec, parts: loss_parts.Parts) -> loop.Losses:
+    draw = _FORGET_PARTS[spec.targets]
+
     def losses(random: torch.Generator) -> Mapping[str, torch.Tensor]:
-        anchored = parts.anchored(spec.forget_batch_size, random)
-        forget, retain = parts.losses(anchored, parts.retain(random))
-        return {"forget": forget.mean(), "retain": spec.retain_weight * retain.mean()}
+        drawn = draw(parts, spec.forget_batch_size, random)
+        *forget, retain = parts.losses(*drawn, parts.retain(random))
+        return {
+            "forget": torch.cat(forget).mean(),
+            "retain": spec.retain_weight * retain.mean(),
+        }
 
     return losses
 
 
-def _replacement(spec: generation_specs.GenerationSpec, parts: loss_parts.Parts) -> loop.Losses:
-    own = max(1, spec.forget_batch_size // _OWN)
-    others = max(1, spec.forget_batch_size - own)
-
-    def losses(random: torch.Generator) -> Mapping[str, torch.Tensor]:
-        anchored, replaced, retain = parts.losses(
-            parts.anchored(own, random), parts.replaced(others, random), parts.retain(random)
-        )
-        forget = torch.cat([anchored, replaced]).mean()
-        return {"forget": forget, "retain": spec.retain_weight * retain.mean()}
-
-    return losses
+def _anchor(
+    parts: loss_parts.Parts, size: int, random: torch.Generator
+) -> Sequence[loss_parts.Part]:
+    return [parts.anchored(size, random)]
 
 
-def _spread(spec: generation_specs.GenerationSpec, parts: loss_parts.Parts) -> loop.Losses:
-    half = max(1, spec.forget_batch_size // 2)
+def _replacement(
+    parts: loss_parts.Parts, size: int, random: torch.Generator
+) -> Sequence[loss_parts.Part]:
+    own = max(1, size // _OWN)
+    return [parts.anchored(own, random), parts.replaced(max(1, size - own), random)]
 
-    def losses(random: torch.Generator) -> Mapping[str, torch.Tensor]:
-        among_kept, away, retain = parts.losses(
-            parts.spread(half, random), parts.away(half, random), parts.retain(random)
-        )
-        forget = torch.cat([among_kept, away]).mean()
-        return {"forget": forget, "retain": spec.retain_weight * retain.mean()}
 
-    return losses
+def _spread(
+    parts: loss_parts.Parts, size: int, random: torch.Generator
+) -> Sequence[loss_parts.Part]:
+    half = max(1, size // 2)
+    return [parts.spread(half, random), parts.away(half, random)]
+
+
+_FORGET_PARTS: Mapping[
+    str, Callable[[loss_parts.Parts, int, torch.Generator], Sequence[loss_parts.Part]]
+] = {"anchor": _anchor, "replacement": _replacement, "spread": _spread}
 
 
 def _matched(
@@ -104,8 +107,3 @@ def _matched(
         }
 
     return losses
-
-
-_TOWARDS_OTHERS: Mapping[
-    str, Callable[[generation_specs.GenerationSpec, loss_parts.Parts], loop.Losses]
-] = {"anchor": _anchor, "replacement": _replacement, "spread": _spread}
