@@ -2,6 +2,7 @@
 forgot less."""
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -136,17 +137,18 @@ def move(
 
 def missing_erasures(session: orm.Session, model: tables.Model, version: tables.Version) -> int:
     """How many completed erasures a version lacks: those first made in none that it follows."""
-    own_line = versions.forgets(version)
+    return erasures_beyond(session, model, versions.forgets(version), completed=True)
+
+
+def erasures_beyond(
+    session: orm.Session, model: tables.Model, line: Sequence[int], *, completed: bool = False
+) -> int:
+    """How many erasures were first made in none of these versions; all, or the completed only."""
     erased = _erased_in(model).subquery()
-    lacking = sa.select(sa.func.count()).where(
-        erased.c.version.not_in(own_line), erased.c.erased_at.is_not(None)
-    )
-    return session.scalar(lacking) or 0
-
-
-def has_forgotten(session: orm.Session, model: tables.Model) -> bool:
-    """Whether any version of a model has forgotten something, served or not."""
-    return session.execute(_erased_in(model).limit(1)).first() is not None
+    beyond = sa.select(sa.func.count()).where(erased.c.version.not_in(line))
+    if completed:
+        beyond = beyond.where(erased.c.erased_at.is_not(None))
+    return session.scalar(beyond) or 0
 
 
 def min_version(session: orm.Session, model: tables.Model) -> int:

@@ -3,6 +3,7 @@
 Refusal
 ├── NotFound            nothing of that name that the caller may see
 ├── Conflict            the state does not allow it (``code`` says which rule)
+│   └── Outdated        what it was made from is not the newest any more: make it again
 ├── Invalid             what was given cannot be used (``code``, and ``problems`` with pointers)
 ├── Gone                it was there and has been revoked
 ├── PreconditionFailed  If-Match names an older state
@@ -38,6 +39,10 @@ class NotFound(Refusal):
 
 class Conflict(Refusal):
     """The present state does not allow it."""
+
+
+class Outdated(Conflict):
+    """What it was made from is not the newest any more: make it again."""
 
 
 class Invalid(Refusal):

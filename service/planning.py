@@ -18,6 +18,7 @@ from service import (
     composing,
     concepts,
     database,
+    destruction,
     erasures,
     errors,
     families,
@@ -100,15 +101,24 @@ class Plan:
 
 
 def pinned(claimed: jobs.Claim) -> Plan:
-    """The job's plan: made now if this is the first claim, read back otherwise."""
+    """The job's plan: made at the first claim and read back later.
+
+    Made again where the model has got another head since; what was computed by the old one goes.
+    """
     plan = _kept(claimed.inputs)
+    if plan is not None and _is_outdated(plan):
+        _discard(claimed)
+        plan = None
     if plan is None:
+        inputs = claimed.inputs or {}
+        halvings = {name: inputs[name] for name in inputs if name == jobs.BATCH_HALVINGS}
         with database.transaction() as session:
             plan = _make(session, session.get_one(tables.Batch, claimed.subject_id))
         stored = storage.put([json.dumps(asdict(plan), sort_keys=True).encode()])
         inputs = jobs.pin_inputs(
             claimed,
             {
+                **halvings,
                 "plan": stored.digest,
                 "base_version": plan.base_version,
                 "target_digest": plan.target_digest,
@@ -153,6 +163,20 @@ def _kept(inputs: dict[str, Any] | None) -> Plan | None:
 
 def _read(inputs: dict[str, Any]) -> Plan:
     return Plan(**json.loads(storage.read(inputs["plan"])))
+
+
+def _is_outdated(plan: Plan) -> bool:
+    with database.transaction() as session:
+        return models.by_name(session, plan.model).head != plan.planned_on
+
+
+def _discard(claimed: jobs.Claim) -> None:
+    """Take a job's plan back, and the steps that were taken by it."""
+    with database.transaction() as session:
+        job = jobs.hold(session, claimed)
+        destruction.condemn(session, jobs.artifacts(session, job))
+        session.execute(sa.delete(tables.JobStep).where(tables.JobStep.job_id == job.id))
+        job.inputs = None
 
 
 def _make(session: orm.Session, batch: tables.Batch) -> Plan:

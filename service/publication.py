@@ -56,7 +56,7 @@ def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
 
     Raises :class:`errors.LeaseLost` when the claim is not good any more,
     :class:`core_errors.CancelledError` when somebody stopped the job before, and
-    :class:`errors.Conflict` (``head-moved``) when the model got another head meanwhile.
+    :class:`errors.Outdated` (``head-moved``) when the model got another head meanwhile.
     """
     with database.transaction() as session:
         job = jobs.hold(session, claimed)
@@ -67,7 +67,7 @@ def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
         model = session.get_one(tables.Model, batch.model_id, with_for_update=True)
         if model.head != outcome.head_version:
             detail = f"job was planned on version {outcome.head_version}, the head is {model.head}"
-            raise errors.Conflict("head-moved", detail)
+            raise errors.Outdated("head-moved", detail)
         for file in (*outcome.files, *outcome.pictures):
             _keep_blob(session, file)
         number = versions.next_number(session, model)
@@ -84,7 +84,7 @@ def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
             report=outcome.report,
         )
         if outcome.verdict.passed:
-            _serve(session, model, batch, version)
+            _pass(session, model, batch, version)
         else:
             _split_or_block(session, batch, "verification_failed")
         telling.audit(
@@ -146,31 +146,39 @@ def move_alias(
     """Move an alias by hand; requests that waited for their version to be served are complete."""
     aliases.move_by_hand(session, actor, model, name, number, if_serial)
     if name == models.PRODUCTION:
-        served = versions.by_number(session, model, number)
-        line = versions.forgets(served)
-        waiting = session.scalars(
-            sa.select(tables.Batch).where(
-                tables.Batch.model_id == model.id,
-                tables.Batch.state == "verified",
-                tables.Batch.result_version.in_(line),
-            )
-        ).all()
-        for batch in waiting:
-            _complete(session, batch)
+        _complete_waiting(session, model, versions.by_number(session, model, number))
 
 
-def _serve(
+def serve(session: orm.Session, actor: str, model: tables.Model, version: tables.Version) -> None:
+    """Point the production alias at a version; whatever waited for one like it is complete."""
+    aliases.move(session, actor, model, models.PRODUCTION, version)
+    _complete_waiting(session, model, version)
+
+
+def _complete_waiting(session: orm.Session, model: tables.Model, served: tables.Version) -> None:
+    """Requests whose erasures a version has, which is served now."""
+    waiting = session.scalars(
+        sa.select(tables.Batch).where(
+            tables.Batch.model_id == model.id,
+            tables.Batch.state == "verified",
+            tables.Batch.result_version.in_(versions.forgets(served)),
+        )
+    ).all()
+    for batch in waiting:
+        _complete(session, batch)
+
+
+def _pass(
     session: orm.Session, model: tables.Model, batch: tables.Batch, version: tables.Version
 ) -> None:
     version.state = "verified"
     model.head = version.number
     batch.result_version = version.number
-    if not models.policy_of(model).auto_publish:
-        batch.state = "verified"
+    batch.state = "verified"
+    if models.policy_of(model).auto_publish:
+        serve(session, "worker", model, version)
+    else:
         fulfilment.advance(session, batch.id, "publishing")
-        return
-    aliases.move(session, "worker", model, models.PRODUCTION, version)
-    _complete(session, batch)
 
 
 def _complete(session: orm.Session, batch: tables.Batch) -> None:

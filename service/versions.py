@@ -14,37 +14,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import artifacts, database, errors, jobs, models, tables, telling
+from service import artifacts, database, errors, tables, telling
 
 SHA_LENGTH = 40  # what hub clients take for a commit
-
-
-def add_base(
-    session: orm.Session, actor: str, model: tables.Model, files: Sequence[artifacts.FileRef]
-) -> tuple[tables.Version, tables.Job]:
-    """Stage an uploaded version and queue its validation by a worker.
-
-    Raises :class:`errors.Invalid` for what can be told at once.
-    """
-    artifacts.check_listing(files)
-    _check_blobs(session, files)
-    dataset = session.get_one(tables.Dataset, model.dataset_id)
-    artifacts.check(models.family_of(model), files, dataset.label_names)
-    lineage: dict[str, Any] = {
-        "anchor": None,
-        "chain": [],
-        "chain_length": 0,
-        "forgets": [],
-        "drift": 0.0,
-        "composition": None,
-        "forgotten_digest": None,
-    }
-    version = add(session, model, files, lineage=lineage)
-    job = jobs.enqueue(
-        session, jobs.VALIDATION, line=f"version:{version.id}", subject_id=version.id
-    )
-    telling.audit(session, actor, "version.add", version.id, manifest=version.manifest_digest)
-    return version, job
 
 
 def add(
@@ -191,27 +163,6 @@ def forgets(version: tables.Version) -> list[int]:
 def sha_of(version: tables.Version) -> str:
     """The commit-like name that hub clients use: a truncated manifest digest."""
     return version.manifest_digest[:SHA_LENGTH]
-
-
-def _check_blobs(session: orm.Session, files: Sequence[artifacts.FileRef]) -> None:
-    digests = [file.digest for file in files]
-    sizes = dict(
-        session.execute(
-            sa.select(tables.Blob.digest, tables.Blob.size).where(tables.Blob.digest.in_(digests))
-        ).all()
-    )
-    problems = []
-    for index, file in enumerate(files):
-        if file.digest not in sizes:
-            detail = (
-                f"{file.path}: no blob {file.digest[:80]!r}; upload it with PUT /v1/blobs/sha256"
-            )
-            problems.append(errors.Problem(f"/files/{index}/digest", "blob-not-found", detail))
-        elif sizes[file.digest] != file.size:
-            detail = f"{file.path}: got size {file.size}, the blob has {sizes[file.digest]} bytes"
-            problems.append(errors.Problem(f"/files/{index}/size", "size-mismatch", detail))
-    if problems:
-        raise errors.Invalid("unsafe-artifact", problems[0].detail, problems)
 
 
 def _timestamp(moment: datetime.datetime) -> str:

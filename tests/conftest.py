@@ -97,14 +97,14 @@ class Api:
         return self.http.post(f"/v1/models/{model}/versions", json={"files": files})
 
     def version(
-        self, model: str, config: material.Content, weights: material.Content
+        self, model: str, config: material.Content, weights: material.Content, **more: Any
     ) -> httpx.Response:
         """Upload two files and add them as a version."""
         files = [
             {"path": "config.json", **self.put(config)},
             {"path": "model.safetensors", **self.put(weights)},
         ]
-        return self.http.post(f"/v1/models/{model}/versions", json={"files": files})
+        return self.http.post(f"/v1/models/{model}/versions", json={"files": files, **more})
 
     def forget(
         self, model: str, *targets: dict[str, Any], key: str | None = None, **more: Any

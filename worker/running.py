@@ -62,7 +62,7 @@ def _work(claimed: jobs.Claim) -> None:
             _WORK[claimed.kind](lease)
     except errors.LeaseLost:
         raise
-    except leases.Interrupted as reason:
+    except (leases.Interrupted, errors.Outdated) as reason:
         _log.info("job %s: given back: %s", claimed.job_id, type(reason).__name__)
         endings.give_back(claimed)
     except core_errors.CancelledError:

@@ -13,12 +13,11 @@ def run(lease: leases.Lease) -> None:
     with database.transaction() as session:
         job = jobs.hold(session, claimed)
         version = session.get_one(tables.Version, claimed.subject_id)
-        if problem is None:
-            validation.accept(session, version)
+        refused = validation.conclude(session, version, problem)
+        if refused is None:
             jobs.finish(session, job, "succeeded", None)
         else:
-            validation.refuse(session, version, problem)
-            jobs.finish(session, job, "failed", {"code": problem.code, "detail": problem.detail})
+            jobs.finish(session, job, "failed", {"code": refused.code, "detail": refused.detail})
 
 
 def _uploaded(lease: leases.Lease) -> tuple[str, contract.Upload]:

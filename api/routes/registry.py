@@ -67,9 +67,12 @@ async def add_version(
 
     The call waits a little for the worker, so that a version that does not fit is refused with 422
     and never exists. When the worker is busy the answer is 202 with state ``staged``; poll it.
+    Once the model has forgotten something, ``trained_without`` must say that the net never knew it.
     """
     files = [artifacts.FileRef(file.path, file.digest, file.size) for file in body.files]
-    number, job_id = await concurrency.run_in_threadpool(_stage, caller.actor, model, files)
+    number, job_id = await concurrency.run_in_threadpool(
+        _stage, caller.actor, model, files, body.trained_without
+    )
     request.app.state.relay.nudge()
     await _until_finished(request, job_id)
     shown = await concurrency.run_in_threadpool(_validated, model, number)
@@ -237,10 +240,12 @@ def _serial(
     return current.serial if if_match.strip() in accepted else -1
 
 
-def _stage(actor: str, model: str, files: list[artifacts.FileRef]) -> tuple[int, uuid.UUID]:
+def _stage(
+    actor: str, model: str, files: list[artifacts.FileRef], trained_without: int | None
+) -> tuple[int, uuid.UUID]:
     with database.transaction() as session:
         owner = models.by_name(session, model, lock=True)
-        version, job = versions.add_base(session, actor, owner, files)
+        version, job = validation.stage(session, actor, owner, files, trained_without)
         return version.number, job.id
 
 

@@ -96,6 +96,13 @@ class VersionIn(base.Input):
     """The files of a base version."""
 
     files: Annotated[tuple[VersionFileIn, ...], pydantic.Field(min_length=1, max_length=1000)]
+    trained_without: Annotated[int, pydantic.Field(ge=1, lt=2**31)] | None = pydantic.Field(
+        default=None,
+        description=(
+            "a version of the model: the net was trained on data that lacked all that this version "
+            "has forgotten; needed once the model has forgotten something"
+        ),
+    )
 
 
 class VersionFileOut(base.Output):

@@ -40,6 +40,14 @@ def push(
         int | None,
         typer.Option(min=1, max=10_000, help="Generators: pictures a prompt in verification"),
     ] = None,
+    trained_without: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Once the model has forgotten something: the version all of whose erasures the "
+            "training data lacked",
+        ),
+    ] = None,
     url: session.Url = None,
     key: session.Key = None,
     as_json: session.AsJson = False,
@@ -54,6 +62,8 @@ def push(
     salun models push digits ./resnet18 --dataset digits
 
     salun models push icons ./folder --dataset icons --family text_to_image --guidance-scale 3
+
+    salun models push digits ./trained-anew --dataset digits --trained-without 7
     """
     chosen = {"steps": steps, "guidance_scale": guidance_scale, "images": images}
     sampling = {name: value for name, value in chosen.items() if value is not None}
@@ -72,7 +82,8 @@ def push(
             for upload in uploads
         ]
         versions = http.path("v1", "models", name, "versions")
-        version = api.post(versions, {"files": files}, timeout=120.0)["version"]
+        body = {"files": files, "trained_without": trained_without}
+        version = api.post(versions, body, timeout=120.0)["version"]
         state = waiting.until(
             api,
             f"{versions}/{version}",

@@ -91,15 +91,48 @@ def test_an_alias_never_moves_to_a_version_that_forgot_less(
     assert (canary.status_code, canary.json()["version"]) == (200, 2)
 
 
-def test_a_base_version_that_remembers_is_not_served_again(
-    api: conftest.Api, forgotten: str
+@pytest.mark.parametrize("trained_without", [None, 1])
+def test_a_net_that_may_know_what_was_erased_is_refused(
+    api: conftest.Api, forgotten: str, trained_without: int | None
 ) -> None:
     """Uploading the original net once more must not undo the erasure."""
-    answer = api.version(forgotten, material.config(), material.trained())
-    version = answer.json()["version"]
-    path = f"/v1/models/{forgotten}/versions/{version}"
+    before = api.http.get(f"/v1/models/{forgotten}/versions").json()
+    answer = api.version(
+        forgotten, material.config(), material.trained(), trained_without=trained_without
+    )
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/erasure-regression")
+    assert "forgotten 20 samples" in answer.json()["detail"]
+    assert "trained_without: 2" in answer.json()["detail"]
+    assert api.http.get(f"/v1/models/{forgotten}/versions").json() == before
+
+
+def test_a_net_trained_without_what_was_erased_is_served(api: conftest.Api) -> None:
+    """It is the next anchor: the next version is made from it and has all erasures."""
+    model = api.model({"acceptance": conftest.WIDE})
+    ids = material.train_ids()
+    sample = {"kind": "sample", "ids": ids[:20]}
+    api.ended(api.forget(model, sample, method=conftest.QUICK).json()["id"])
+    unknown = api.version(model, material.config(), material.trained(), trained_without=9)
+    assert (unknown.status_code, unknown.json()["errors"][0]["pointer"]) == (
+        422,
+        "/trained_without",
+    )
+    answer = api.version(model, material.config(), material.trained(), trained_without=2)
+    assert answer.status_code == 202, answer.text
+    path = answer.headers["Location"]
     api.until(path, lambda body: body["state"] == "published")
-    assert api.http.get(f"/v1/models/{forgotten}").json()["aliases"]["production"] == 2
+    lineage = api.http.get(f"{path}/manifest").json()["lineage"]
+    assert (lineage["anchor"], lineage["forgets"], lineage["trained_without"]) == (3, [1, 2], 2)
+    first = api.http.get(f"/v1/models/{model}/versions/2/manifest").json()["lineage"]
+    assert lineage["forgotten_digest"] == first["forgotten_digest"]
+    assert api.http.get(f"/v1/models/{model}").json()["aliases"]["production"] == 3
+    sample = {"kind": "sample", "ids": ids[20:30]}
+    done = api.ended(api.forget(model, sample, method=conftest.QUICK).json()["id"])
+    assert done["result_version"] == 4
+    lineage = api.http.get(f"/v1/models/{model}/versions/4/manifest").json()["lineage"]
+    assert (lineage["parent"], lineage["anchor"], lineage["forgets"]) == (3, 3, [1, 2, 3])
+    pointer = api.http.get(f"/v1/models/{model}/aliases/production").json()
+    assert (pointer["version"], pointer["min_version"]) == (4, 4)
 
 
 def test_a_waiting_pointer_answers_when_it_moves(api: conftest.Api) -> None:

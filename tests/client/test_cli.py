@@ -193,6 +193,16 @@ def test_a_model_name_of_another_dataset_is_refused(salun: Call, served: str, ne
     assert "trained on pictures, got classifier on letters" in refused.stderr
 
 
+def test_a_net_trained_without_the_erasures_of_no_version_is_refused(
+    salun: Call, served: str, net: Path
+) -> None:
+    refused = salun(
+        "models", "push", served, net, "--dataset", "pictures", "--trained-without", "99"
+    )
+    assert refused.returncode == 1
+    assert "has no version 99" in refused.stderr
+
+
 def test_a_dry_run_changes_nothing(salun: Call, served: str, tmp_path: Path) -> None:
     before = last_object(salun("status", "--json"))["items"]
     ids = tmp_path / "ids.txt"

@@ -80,3 +80,17 @@ def test_a_model_that_drifted_is_retrained_and_anchored_anew(api: conftest.Api) 
     assert (found["composition"], found["anchor"], found["chain_length"]) == ("retrain", 3, 0)
     assert found["forgets"] == [1, 2]
     assert found["drift"] == 0.0
+
+
+def test_a_job_whose_model_got_another_net_meanwhile_is_planned_anew(api: conftest.Api) -> None:
+    """The upload waits for no job, and the job makes its version from what is served then."""
+    model = api.model({"acceptance": conftest.WIDE})
+    sample = {"kind": "sample", "ids": material.train_ids()[:10]}
+    request = api.forget(model, sample, method={**conftest.QUICK, "epochs": 30}).json()["id"]
+    path = f"/v1/forget-requests/{request}"
+    api.until(path, lambda found: found["stage"] == "unlearning")
+    answer = api.version(model, material.config(), material.trained())
+    api.until(answer.headers["Location"], lambda found: found["state"] == "published")
+    assert api.http.get(path).json()["status"] == "in_progress"
+    assert api.ended(request)["result_version"] == 3
+    assert lineages(api, model)[2]["parent"] == 2
