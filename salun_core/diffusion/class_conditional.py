@@ -52,7 +52,7 @@ class ClassConditional:
                 f"got class {unknown[0]!r}, expected one of {', '.join(self.classes[:20])}"
             )
         numbers = [self.classes.index(text) for text in texts]
-        return torch.tensor(numbers, dtype=torch.int64, device=modes.device_of(self.denoiser))
+        return torch.tensor(numbers, dtype=torch.int64)
 
     def null_condition(self) -> torch.Tensor:
         """The null class, int64 (1,)."""
@@ -60,13 +60,14 @@ class ClassConditional:
             raise errors.InvalidDataError(
                 "got a model without a null class, expected one more class embedding than classes"
             )
-        return torch.tensor([self.null_class], device=modes.device_of(self.denoiser))
+        return torch.tensor([self.null_class], dtype=torch.int64)
 
     def predict(
         self, noisy: torch.Tensor, timesteps: torch.Tensor, conditions: torch.Tensor
     ) -> torch.Tensor:
         """(B, *latent_size); what a net says of its own variance is left out."""
-        predicted: torch.Tensor = self.denoiser(noisy, timesteps, class_labels=conditions).sample
+        told = conditions.to(noisy.device)
+        predicted: torch.Tensor = self.denoiser(noisy, timesteps, class_labels=told).sample
         return predicted[:, : noisy.shape[1]]
 
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:

@@ -60,9 +60,9 @@ class EncodedSet:
     """What a denoiser is trained on. Equal texts share one condition.
 
     Attributes:
-        latents: float32 (N, ...), on the CPU.
+        latents: float32 (N, ...), in main memory, as all else.
         rows: int64 (N,), which condition each sample has.
-        table: (K, ...), the conditions of ``texts``, on the denoiser's device.
+        table: (K, ...), the conditions of ``texts``.
         texts: K different texts.
     """
 
@@ -76,7 +76,7 @@ class EncodedSet:
 
     def conditions(self, index: torch.Tensor) -> torch.Tensor:
         """The conditions of the samples at these positions, (B, ...)."""
-        return self.table[self.rows[index].to(self.table.device)]
+        return self.table[self.rows[index]]
 
 
 def encode(

@@ -84,7 +84,7 @@ def drop_conditions(
 ) -> torch.Tensor:
     """A copy with about that share of the conditions (B, ...) replaced by the null one (1, ...)."""
     dropped = torch.rand(len(conditions), generator=random) < share
-    mask = dropped.to(conditions.device).reshape(-1, *[1] * (conditions.ndim - 1))
+    mask = dropped.reshape(-1, *[1] * (conditions.ndim - 1))
     return torch.where(mask, null, conditions)
 
 

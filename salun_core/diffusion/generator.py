@@ -42,7 +42,7 @@ class Generator(Protocol):
         """The other nets: they make latents, pictures and conditions, and never change."""
 
     def conditions(self, texts: Sequence[str]) -> torch.Tensor:
-        """The conditions of N texts, (N, ...), on the denoiser's device.
+        """The conditions of N texts, (N, ...), in main memory: there may be very many.
 
         Raises:
             InvalidDataError: a class-conditional model has no class of that name.
@@ -63,7 +63,7 @@ class Generator(Protocol):
         Args:
             noisy: (B, *latent_size).
             timesteps: int64 (B,).
-            conditions: (B, ...).
+            conditions: (B, ...), on any device.
         """
 
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:

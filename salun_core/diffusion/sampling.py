@@ -45,11 +45,11 @@ def draw(
     scheduler = scheduler_of(generator, sampling.steps)
     random = randomness.generator(seed, "sampling")
     noise = torch.randn(len(conditions), *generator.latent_size, generator=random)
-    null = None if sampling.guidance_scale == 1.0 else generator.null_condition()
+    null = None if sampling.guidance_scale == 1.0 else generator.null_condition().to(device)
     starts = batches(generator, len(conditions))
     drawn = []
     for turn, start in enumerate(starts):
-        wanted = conditions[start : start + starts.step]
+        wanted = conditions[start : start + starts.step].to(device)
         current = noise[start : start + starts.step].to(device)
         for step, timestep in enumerate(scheduler.timesteps, start=1):
             current = less_noisy(

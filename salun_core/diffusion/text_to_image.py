@@ -58,22 +58,24 @@ class TextToImage:
         return tokens
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Embeddings of token ids (N, length), float32 (N, length, width); no gradients."""
+        """Embeddings of token ids (N, length), float32 (N, length, width), in main memory.
+
+        No gradients.
+        """
         device = modes.device_of(self.text_encoder)
         with torch.no_grad():
             parts = [
-                self.text_encoder(tokens[start : start + _ENCODED_AT_ONCE].to(device))[0].float()
-                for start in range(0, len(tokens), _ENCODED_AT_ONCE)
+                self.text_encoder(part.to(device))[0].float().cpu()
+                for part in torch.split(tokens, _ENCODED_AT_ONCE)
             ]
-        return torch.cat(parts).to(modes.device_of(self.denoiser))
+        return torch.cat(parts)
 
     def conditions(self, texts: Sequence[str]) -> torch.Tensor:
         """Text embeddings, float32 (N, length, width); equal texts are embedded once."""
         unique = sorted(set(texts))
         place = {text: row for row, text in enumerate(unique)}
         rows = [place[text] for text in texts]
-        embedded = self.embed(self.tokens(unique))
-        return embedded[torch.tensor(rows, device=embedded.device)]
+        return self.embed(self.tokens(unique))[torch.tensor(rows)]
 
     def null_condition(self) -> torch.Tensor:
         """The embedding of the empty text."""
@@ -84,7 +86,7 @@ class TextToImage:
     ) -> torch.Tensor:
         """(B, *latent_size)."""
         predicted: torch.Tensor = self.denoiser(
-            noisy, timesteps, encoder_hidden_states=conditions
+            noisy, timesteps, encoder_hidden_states=conditions.to(noisy.device)
         ).sample
         return predicted
 

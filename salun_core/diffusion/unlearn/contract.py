@@ -41,7 +41,7 @@ class GenerationData:
         options = self.choices[texts]
         drawn = torch.randint(0, options.shape[1], (len(texts), 1), generator=random)
         rows = options.gather(1, drawn).squeeze(1)
-        return self.anchors[rows.to(self.anchors.device)]
+        return self.anchors[rows]
 
     def stand_ins_of(self, index: torch.Tensor, random: torch.Generator) -> torch.Tensor:
         """Latents (B, ...) of a stand-in for each of these forget samples, drawn anew.

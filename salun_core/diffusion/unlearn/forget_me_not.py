@@ -44,7 +44,7 @@ def unlearn(
             noised = schedule.noise(data.forget.latents[chosen], random)
             conditions = data.forget.conditions(chosen)
             generator.predict(noised.latents, noised.timesteps, conditions)
-            marked = places[data.forget.rows[chosen]].to(conditions.device)
+            marked = places[data.forget.rows[chosen]].to(noised.latents.device)
             return {"forget": attention_at(list(maps.values()), marked)}
 
         return loop.train(generator, mask, spec, losses, report, checkpoints)

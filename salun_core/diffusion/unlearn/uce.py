@@ -15,7 +15,7 @@ import dataclasses
 
 import torch
 
-from salun_core import free_weights, generation_specs, masks, progress
+from salun_core import free_weights, generation_specs, masks, modes, progress
 from salun_core.diffusion import generator as generators
 from salun_core.diffusion.unlearn import contract, cross_attention
 from salun_core.unlearn import contract as results
@@ -23,6 +23,7 @@ from salun_core.unlearn import contract as results
 _IDENTITY = 0.1  # β, the authors'
 _PROJECTIONS = ("to_k", "to_v")
 _ROWS_AT_ONCE = 32
+_TEXTS_AT_ONCE = 256
 
 
 def unlearn(
@@ -40,7 +41,8 @@ def unlearn(
         CancelledError: from ``report``.
     """
     layers = cross_attention.layers_of(generator, "uce")
-    system = system_of(data, results.given(spec.alpha, "alpha"))
+    device = modes.device_of(generator.denoiser)
+    system = system_of(data, results.given(spec.alpha, "alpha"), device)
     free = free_weights.FreeWeights(generator.denoiser, mask)
     names = [f"{layer}.{projection}.weight" for layer in layers for projection in _PROJECTIONS]
     editable = [name for name in names if name in free.parameters]
@@ -67,16 +69,29 @@ class System:
     pull: torch.Tensor
 
 
-def system_of(data: contract.GenerationData, alpha: float) -> System:
-    """The system of a request; several texts that may stand in for one are averaged."""
+def system_of(
+    data: contract.GenerationData, alpha: float, device: torch.device | str = "cpu"
+) -> System:
+    """The system of a request, on a device; several texts that may stand in for one are averaged.
+
+    Texts are summed up part by part: there may be more of them than the device holds.
+    """
     width = data.forget.table.shape[-1]
-    erased = data.forget.table.double()  # (K, length, width)
-    wanted = data.anchors.double()[data.choices.to(data.anchors.device)].mean(1)
-    kept = data.retain.table.double().reshape(-1, width)
-    tokens, targets = erased.reshape(-1, width), wanted.reshape(-1, width)
-    identity = torch.eye(width, dtype=torch.float64, device=tokens.device)
-    curvature = tokens.T @ tokens + alpha * (kept.T @ kept) + _IDENTITY * identity
-    return System(curvature, (targets - tokens).T @ tokens)
+    curvature = _IDENTITY * torch.eye(width, dtype=torch.float64, device=device)
+    pull = torch.zeros_like(curvature)
+    erased, choices, kept = (
+        torch.split(table, _TEXTS_AT_ONCE)
+        for table in (data.forget.table, data.choices, data.retain.table)
+    )
+    for own, options in zip(erased, choices, strict=True):
+        tokens = own.to(device).double().reshape(-1, width)
+        wanted = data.anchors[options].to(device).double().mean(1).reshape(-1, width)
+        curvature += tokens.T @ tokens
+        pull += (wanted - tokens).T @ tokens
+    for own in kept:
+        tokens = own.to(device).double().reshape(-1, width)
+        curvature += alpha * (tokens.T @ tokens)
+    return System(curvature, pull)
 
 
 def edit(system: System, weight: torch.Tensor, frozen: torch.Tensor | None) -> torch.Tensor:
