@@ -144,9 +144,10 @@ def _superseded(model: tables.Model) -> sa.Select[tables.Version]:
 def _purgeable(model: tables.Model) -> sa.Select[tables.Version]:
     version = tables.Version
     before = sa.func.clock_timestamp() - _window(model)
-    failed = sa.and_(
-        version.state == "staged", version.report.is_not(None), version.created_at < before
+    was_refused = sa.or_(
+        version.report.is_not(None), sa.func.jsonb_array_length(version.errors) > 0
     )
+    failed = sa.and_(version.state == "staged", was_refused, version.created_at < before)
     revoked = sa.and_(version.state == "revoked", version.revoked_at < before)
     starts_from_it = sa.exists().where(
         tables.Job.line == pace.line_of(model.id),

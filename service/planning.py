@@ -192,7 +192,10 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     left = ledger.training_size(model) - len(forget_ids) - len(previous_ids)
     composed = composing.decide(session, model)
     excluded = erasures.forgotten_labels(session, model)
-    anew = previous_ids if composed.base_version != model.head else []
+    anew = []
+    if composed.base_version != model.head:
+        base = versions.by_number(session, model, composed.base_version)
+        anew = _named(session, model, tables.Erasure.version.not_in(versions.forgets(base)))
     request = _Asked(kind, len(forget_ids) + len(anew), left, batch.method)
     if kind == "class" and erasures.any_of_other_labels(session, model, anew, excluded):
         request = request.as_samples()

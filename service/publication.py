@@ -135,6 +135,17 @@ def close_job(
     jobs.finish(session, job, status, error)
 
 
+def hold_model(session: orm.Session, name: str) -> tables.Model:
+    """The model, locked so that nobody joins a batch that a moved alias completes.
+
+    Raises :class:`errors.NotFound`.
+    """
+    model = models.by_name(session, name)
+    batches.hold(session, model.id)
+    session.refresh(model, with_for_update=True)
+    return model
+
+
 def move_alias(
     session: orm.Session,
     actor: str,

@@ -9,6 +9,7 @@ from sqlalchemy import orm
 from service import (
     aliases,
     artifacts,
+    batches,
     erasures,
     errors,
     jobs,
@@ -78,8 +79,10 @@ def conclude(
     starts from it, and it is served; a later version than the first waits for its owner where the
     policy does not publish by itself.
     """
+    batches.hold(session, version.model_id)  # nobody joins a batch that is complete by it
     model = session.get_one(tables.Model, version.model_id, with_for_update=True)
-    found = problem or _regression(session, model, versions.forgets(version))
+    session.refresh(version)
+    found = problem or _revoked(version) or _regression(session, model, versions.forgets(version))
     if found is None:
         _accept(session, model, version)
     else:
@@ -88,7 +91,7 @@ def conclude(
 
 
 def refuse(session: orm.Session, version: tables.Version, problem: errors.Problem) -> None:
-    """The version stays staged and says why."""
+    """The version is not served and says why."""
     version.errors = [{"pointer": problem.pointer, "code": problem.code, "detail": problem.detail}]
     telling.audit(session, "worker", "version.refuse", version.id, code=problem.code)
 
@@ -141,6 +144,14 @@ def _regression(
         "data lacked all that version has forgotten"
     )
     return errors.Problem("/trained_without", "erasure-regression", detail)
+
+
+def _revoked(version: tables.Version) -> errors.Problem | None:
+    """That somebody revoked it while it waited for its validation."""
+    if version.state == "staged":
+        return None
+    detail = f"version {version.number} is {version.state}, expected one that waits for validation"
+    return errors.Problem("", "version-revoked", detail)
 
 
 def _check_blobs(session: orm.Session, files: Sequence[artifacts.FileRef]) -> None:

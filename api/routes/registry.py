@@ -172,7 +172,7 @@ def move_alias(
     if if_match is None:
         detail = 'expected If-Match with the pointer\'s ETag, or "0" for a new alias'
         raise errors.Invalid("precondition-required", detail)
-    owner = models.by_name(session, model, lock=True)
+    owner = publication.hold_model(session, model)
     serial = _serial(session, owner, alias, if_match)
     publication.move_alias(session, caller.actor, owner, alias, body.version, serial)
     session.flush()
@@ -278,4 +278,6 @@ def _validated(model: str, number: int) -> registry.VersionOut:
         if not problems:
             return presenting.version(session, owner, version)
         validation.discard(session, version)
+    if problems[0].code == "erasure-regression":
+        raise errors.Conflict("erasure-regression", problems[0].detail)
     raise errors.Invalid("unsafe-artifact", problems[0].detail, problems)

@@ -5,7 +5,17 @@ import uuid
 import pytest
 
 from benchmarks import bare_models
-from service import database, jobs, models, publication, queue, tables, validation, versions
+from service import (
+    database,
+    disposal,
+    jobs,
+    models,
+    publication,
+    queue,
+    tables,
+    validation,
+    versions,
+)
 from tests.service import duties
 
 pytestmark = pytest.mark.usefixtures("empty")
@@ -54,6 +64,29 @@ def test_what_was_forgotten_after_the_upload_refuses_it() -> None:
     with database.transaction() as session:
         version = versions.by_number(session, models.by_name(session, model), staged)
         assert (version.state, version.errors[0]["code"]) == ("staged", "erasure-regression")
+
+
+def test_a_version_that_was_refused_late_is_purged_after_the_proof_window() -> None:
+    model = duties.new_model({**bare_models.generous(0.0), "proof_window_seconds": 0.0})
+    waits, refused = uploaded(model), uploaded(model)
+    forgotten(model, "s1")
+    conclude(model, refused)
+    with database.transaction() as session:
+        row = models.by_name(session, model)
+        assert disposal.purge_versions(session, row) == [refused]
+        assert versions.by_number(session, row, waits).state == "staged"
+
+
+def test_what_was_revoked_while_it_waited_is_not_served() -> None:
+    model = duties.new_model(bare_models.generous(0.0))
+    staged = uploaded(model)
+    with database.transaction() as session:
+        versions.revoke(session, "test", models.by_name(session, model), staged, "a mistake")
+    assert conclude(model, staged) == "version-revoked"
+    assert served(model) == (1, 1, "published")
+    with database.transaction() as session:
+        version = versions.by_number(session, models.by_name(session, model), staged)
+        assert version.state == "revoked"
 
 
 @pytest.mark.parametrize("forgets", [(), (1,)])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from salun_core import errors, generation_recipes, generation_specs, images, specs, weights
+from salun_core import errors, generation_recipes, generation_specs, images, weights
 from salun_core import progress as core_progress
 from salun_core.diffusion import data, folders, generator, judge
 from service import planning
@@ -56,21 +56,17 @@ def captioned(label: str | None) -> data.CaptionedSet:
     )
 
 
-def prepared(
-    folder: Path, kind: specs.ForgetKind = "class", **more: data.CaptionedSet
-) -> generation.PreparedGenerator:
+def prepared(folder: Path) -> generation.PreparedGenerator:
     """A job as a worker that has just started prepares it: everything from its files."""
     opened = folders.open_generator(
         folder, "class_conditional_diffusion", material.LABELS, torch.device("cpu")
     )
     plan = planning.Plan(
-        model="net", dataset="digits", kind=kind, base_version=1, recipes=[PINNED],
+        model="net", dataset="digits", kind="class", base_version=1, recipes=[PINNED],
         forget_ids=["all"], previous_ids=[], withheld_ids=[], excluded_labels=[], target_digest="",
         family="class_conditional_diffusion",
     )  # fmt: skip
-    empty = captioned(None).subset([])
     sets = {"forget": captioned("seven"), "retain": captioned(None)}
-    sets |= {"holdout": empty, "test": empty, **more}
     looker = judge.from_classifier(material.CONFIG, torch.nn.Identity())
     return generation.PreparedGenerator(
         plan, opened, folder / opened.weights_file, sets, looker, previous=()
@@ -121,10 +117,10 @@ def test_a_job_that_died_amid_unlearning_ends_in_the_same_bytes(
     assert unlearned(folder, torn, other, core_progress.silent) != undisturbed
 
 
-def test_no_more_is_encoded_than_the_steps_look_at(
+def test_of_what_is_kept_no_more_is_encoded_than_the_steps_look_at(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "_ENOUGH", 1)
+    monkeypatch.setattr(generation, "_FEWEST_KEPT", 1)
     few = {**PINNED, "steps": 2, "forget_batch_size": 3, "retain_batch_size": 5}
     spec: generation_specs.GenerationSpec = generation_recipes.first("class", few)
     encoded: list[tuple[str, ...]] = []
@@ -134,28 +130,9 @@ def test_no_more_is_encoded_than_the_steps_look_at(
         prepared(folder).compute_mask(spec, tmp_path / name, core_progress.silent)
         masks.append((tmp_path / name).read_bytes())
     forget, retain = encoded[:2]
-    assert (len(forget), len(retain)) == (16, 16)
-    assert set(forget) <= set(captioned("seven").ids)
+    assert (len(forget), len(retain)) == (60, 16)
     assert set(retain) <= set(captioned(None).ids)
     assert (encoded[2:], masks[1]) == (encoded[:2], masks[0])
-
-
-def test_of_many_forgotten_samples_and_unseen_ones_some_are_compared(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(generation, "_ENOUGH", 8)
-    spec: generation_specs.GenerationSpec = generation_recipes.first("samples", {})
-    weights.write(tmp_path / "mask", {}, {"mask": "none"})
-    encoded: list[tuple[str, ...]] = []
-    monkeypatch.setattr(data, "encode", recording(data.encode, encoded))
-    job = prepared(folder, "samples", holdout=captioned("three").subset(range(20)))
-    compared = job._subject(spec, tmp_path / "mask").samples
-    assert compared is not None
-    assert (len(compared.forget), len(compared.holdout)) == (8, 8)
-    assert [
-        set(ids) <= set(captioned(label).ids)
-        for ids, label in zip(encoded, ("seven", "three"), strict=True)
-    ] == [True, True]
 
 
 def recording(encode: Any, ids: list[tuple[str, ...]]) -> Any:

@@ -33,9 +33,7 @@ from worker import captions, devices, judging, places, samples
 from worker.families import contract
 
 _BUFFERS, _DETAIL, _MASK = "changed_buffers", "detail", "mask"
-# Of any set so many samples are encoded, if there are so many and steps do not look at more: masks
-# look at some too, and an AUC of 4,096 against as many is known to 0.013 (two standard errors).
-_ENOUGH = 4_096
+_FEWEST_KEPT = 4_096  # samples that are encoded, if there are so many: masks look at some too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,10 +142,10 @@ class PreparedGenerator:
     def _subject(self, spec: generation_specs.GenerationSpec, mask: Path) -> verification.Subject:
         compared = None
         if self.plan.kind == "samples":
-            forget, _, unseen = self._some(_ENOUGH, spec.seed)
-            compared = membership.SampleSets(
-                data.encode(self.original, forget), data.encode(self.original, unseen)
+            forget, unseen = (
+                data.encode(self.original, found) for found in (self.sets["forget"], self.unseen)
             )
+            compared = membership.SampleSets(forget, unseen)
         family = cast("generation_specs.GenerativeFamily", self.plan.family)
         return verification.Subject(self.plan.kind, family, _mask(mask), spec, compared)
 
@@ -155,13 +153,6 @@ class PreparedGenerator:
     def unseen(self) -> data.CaptionedSet:
         """What was never trained on: the holdout split, or the test split where there is none."""
         return self.sets["holdout"] if len(self.sets["holdout"]) else self.sets["test"]
-
-    def _some(self, most: int, seed: int) -> tuple[data.CaptionedSet, ...]:
-        """What is forgotten, kept, and was never seen; of each at most so many, drawn at random."""
-        sets = {"forget": self.sets["forget"], "kept": self.sets["retain"], "unseen": self.unseen}
-        return tuple(
-            found.some(most, randomness.generator(seed, name)) for name, found in sets.items()
-        )
 
     def _concepts(self, terms: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
         """What is forgotten, what is drawn instead, and what the judge knows it by."""
@@ -178,16 +169,16 @@ class PreparedGenerator:
         *,
         stand_ins: bool = False,
     ) -> unlearn_contract.GenerationData:
-        """The sets as the model sees them; of each not much more than the steps look at.
+        """The sets as the model sees them; of what is kept not much more than the steps look at.
 
-        UCE takes no steps, it looks at every text.
+        UCE takes no steps, it looks at every kept text.
         """
         seen = spec.steps * (spec.retain_batch_size + spec.forget_batch_size)
-        all_of_it = sum(map(len, self.sets.values()))
-        most = all_of_it if spec.method == "uce" else max(seen, _ENOUGH)
-        forget, retain, unseen = self._some(most, spec.seed)
+        forget, kept = self.sets["forget"], self.sets["retain"]
+        most = len(kept) if spec.method == "uce" else max(seen, _FEWEST_KEPT)
+        retain = kept.some(most, randomness.generator(spec.seed, "kept"))
         if self.plan.kind == "samples":
-            return tasks.of_samples(self.original, forget, retain, unseen, report=report)
+            return tasks.of_samples(self.original, forget, retain, self.unseen, report=report)
         if self.plan.kind == "class":
             return tasks.of_class(self.original, forget, retain, report=report)
         return tasks.of_concepts(
@@ -197,7 +188,7 @@ class PreparedGenerator:
             self.plan.concept_targets,
             self.plan.sampled,
             seed=spec.seed,
-            stand_ins=self.sets["retain"] if stand_ins else None,
+            stand_ins=kept if stand_ins else None,
             report=report,
         )
 
