@@ -23,8 +23,8 @@ class Base(orm.DeclarativeBase):
         bytes: sa.LargeBinary(),
         uuid.UUID: sa.Uuid(),
         datetime.datetime: sa.DateTime(timezone=True),
-        dict[str, Any]: postgresql.JSONB(),
-        list[Any]: postgresql.JSONB(),
+        dict[str, Any]: postgresql.JSONB(none_as_null=True),
+        list[Any]: postgresql.JSONB(none_as_null=True),
         list[str]: postgresql.ARRAY(sa.Text()),
     }
     metadata = sa.MetaData(
