@@ -395,11 +395,11 @@ def test_the_server_is_still_up(api: conftest.Api) -> None:
     assert api.http.get("/readyz").json() == {"status": "ready"}
 
 
-def test_weights_with_values_that_are_not_finite_are_refused(api: conftest.Api, model: str) -> None:
+def test_weights_with_values_that_are_not_finite_are_refused(api: conftest.Api) -> None:
     config = specs.parse_classifier_config(material.CONFIG)
     net = architectures.build(config)
     with torch.no_grad():
         next(net.parameters()).fill_(float("nan"))
-    answer = api.version(model, material.config(), material.safetensors(net))
+    answer = api.version(api.model(), material.config(), material.safetensors(net))
     body = problem(answer, 422, "unsafe-artifact")
     assert item_codes(body)[0][1] == "not-finite"
