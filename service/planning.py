@@ -106,27 +106,11 @@ def pinned(claimed: jobs.Claim) -> Plan:
     Made again where the model has got another head since; what was computed by the old one goes.
     """
     plan = _kept(claimed.inputs)
-    if plan is not None and _is_outdated(plan):
-        _discard(claimed)
-        plan = None
     if plan is None:
-        inputs = claimed.inputs or {}
-        halvings = {name: inputs[name] for name in inputs if name == jobs.BATCH_HALVINGS}
-        with database.transaction() as session:
-            plan = _make(session, session.get_one(tables.Batch, claimed.subject_id))
-        stored = storage.put([json.dumps(asdict(plan), sort_keys=True).encode()])
-        inputs = jobs.pin_inputs(
-            claimed,
-            {
-                **halvings,
-                "plan": stored.digest,
-                "base_version": plan.base_version,
-                "target_digest": plan.target_digest,
-                "recipes": plan.recipes,
-                "seed": plan.ladder[0].seed,
-            },
-        )
-        plan = _read(inputs)
+        return _pin(claimed)
+    if _is_outdated(plan):
+        _discard(claimed)
+        return _pin(claimed)
     return plan
 
 
@@ -163,6 +147,24 @@ def _kept(inputs: dict[str, Any] | None) -> Plan | None:
 
 def _read(inputs: dict[str, Any]) -> Plan:
     return Plan(**json.loads(storage.read(inputs["plan"])))
+
+
+def _pin(claimed: jobs.Claim) -> Plan:
+    """Make the plan, unless it is pinned; how often batches were halved holds for any plan."""
+    with database.transaction() as session:
+        plan = _make(session, session.get_one(tables.Batch, claimed.subject_id))
+    stored = storage.put([json.dumps(asdict(plan), sort_keys=True).encode()])
+    inputs = {
+        "plan": stored.digest,
+        "base_version": plan.base_version,
+        "target_digest": plan.target_digest,
+        "recipes": plan.recipes,
+        "seed": plan.ladder[0].seed,
+    }
+    before = claimed.inputs or {}
+    if jobs.BATCH_HALVINGS in before:
+        inputs[jobs.BATCH_HALVINGS] = before[jobs.BATCH_HALVINGS]
+    return _read(jobs.pin_inputs(claimed, inputs))
 
 
 def _is_outdated(plan: Plan) -> bool:

@@ -1,5 +1,6 @@
 """How an unlearning job ends: one transaction that publishes, or says why not."""
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,8 +64,7 @@ def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
         if job.cancel_requested:  # who asked was told that the job stops
             raise core_errors.CancelledError
         batch = session.get_one(tables.Batch, claimed.subject_id)
-        batches.hold(session, batch.model_id)
-        model = session.get_one(tables.Model, batch.model_id, with_for_update=True)
+        model = hold_model(session, batch.model_id)
         if model.head != outcome.head_version:
             detail = f"job was planned on version {outcome.head_version}, the head is {model.head}"
             raise errors.Outdated("head-moved", detail)
@@ -135,15 +135,10 @@ def close_job(
     jobs.finish(session, job, status, error)
 
 
-def hold_model(session: orm.Session, name: str) -> tables.Model:
-    """The model, locked so that nobody joins a batch that a moved alias completes.
-
-    Raises :class:`errors.NotFound`.
-    """
-    model = models.by_name(session, name)
-    batches.hold(session, model.id)
-    session.refresh(model, with_for_update=True)
-    return model
+def hold_model(session: orm.Session, model_id: uuid.UUID) -> tables.Model:
+    """The model as it is now, locked before an alias moves: nobody joins a batch that it ends."""
+    batches.hold(session, model_id)
+    return session.get_one(tables.Model, model_id, with_for_update=True)
 
 
 def move_alias(
@@ -160,9 +155,9 @@ def move_alias(
         _complete_waiting(session, model, versions.by_number(session, model, number))
 
 
-def serve(session: orm.Session, actor: str, model: tables.Model, version: tables.Version) -> None:
+def serve(session: orm.Session, model: tables.Model, version: tables.Version) -> None:
     """Point the production alias at a version; whatever waited for one like it is complete."""
-    aliases.move(session, actor, model, models.PRODUCTION, version)
+    aliases.move(session, "worker", model, models.PRODUCTION, version)
     _complete_waiting(session, model, version)
 
 
@@ -187,7 +182,7 @@ def _pass(
     batch.result_version = version.number
     batch.state = "verified"
     if models.policy_of(model).auto_publish:
-        serve(session, "worker", model, version)
+        serve(session, model, version)
     else:
         fulfilment.advance(session, batch.id, "publishing")
 

@@ -9,7 +9,6 @@ from sqlalchemy import orm
 from service import (
     aliases,
     artifacts,
-    batches,
     erasures,
     errors,
     jobs,
@@ -28,7 +27,7 @@ def stage(
     actor: str,
     model: tables.Model,
     files: Sequence[artifacts.FileRef],
-    trained_without: int | None = None,
+    trained_without: int | None,
 ) -> tuple[tables.Version, tables.Job]:
     """Write an uploaded version down and queue its validation by a worker.
 
@@ -79,8 +78,7 @@ def conclude(
     starts from it, and it is served; a later version than the first waits for its owner where the
     policy does not publish by itself.
     """
-    batches.hold(session, version.model_id)  # nobody joins a batch that is complete by it
-    model = session.get_one(tables.Model, version.model_id, with_for_update=True)
+    model = publication.hold_model(session, version.model_id)
     session.refresh(version)
     found = problem or _revoked(version) or _regression(session, model, versions.forgets(version))
     if found is None:
@@ -108,7 +106,7 @@ def _accept(session: orm.Session, model: tables.Model, version: tables.Version) 
     is_first = model.head is None
     model.head = version.number
     if is_first or models.policy_of(model).auto_publish:
-        publication.serve(session, "worker", model, version)
+        publication.serve(session, model, version)
     else:
         version.state = "verified"
 

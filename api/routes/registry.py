@@ -172,7 +172,7 @@ def move_alias(
     if if_match is None:
         detail = 'expected If-Match with the pointer\'s ETag, or "0" for a new alias'
         raise errors.Invalid("precondition-required", detail)
-    owner = publication.hold_model(session, model)
+    owner = publication.hold_model(session, models.by_name(session, model).id)
     serial = _serial(session, owner, alias, if_match)
     publication.move_alias(session, caller.actor, owner, alias, body.version, serial)
     session.flush()

@@ -69,9 +69,7 @@ class System:
     pull: torch.Tensor
 
 
-def system_of(
-    data: contract.GenerationData, alpha: float, device: torch.device | str = "cpu"
-) -> System:
+def system_of(data: contract.GenerationData, alpha: float, device: torch.device) -> System:
     """The system of a request, on a device; several texts that may stand in for one are averaged.
 
     Texts are summed up part by part: there may be more of them than the device holds.
