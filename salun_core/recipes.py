@@ -16,6 +16,9 @@ _FORGET_PASSES = 12
 # Where half is forgotten those twelve passes cost nine tenths of retraining, and the AUC is still
 # .60 (two seeds of `benchmarks.quality` on CIFAR-10); a tenth costs less than half and gives .48.
 _RETRAIN_SHARE = 0.4
+# How much longer the second retraining takes: a net that is hard to train is not as good as the
+# original after the first.
+_RETRAIN_LONGER = 3
 _MOST_EPOCHS = 1000
 
 
@@ -70,8 +73,9 @@ def ladder(
     """The recipes to try, one after another, until a result passes.
 
     After the first come twice the epochs (none left out by an early stop), then all weights free
-    to change, then retraining, which forgets by construction; where a large share is forgotten
-    retraining comes first, because unlearning would cost as much and come less near. Where the
+    to change, then retraining, which forgets by construction, and three times as long where the net
+    is not good enough then; where a large share is forgotten retraining comes first, because
+    unlearning would cost as much and come less near. Where the
     caller pinned the method only that method is tried, and without ``retrain`` no retraining; where
     they pinned epochs, density or mask, rungs that would only change these are left out.
     """
@@ -89,7 +93,8 @@ def ladder(
     unlearning = (base, *changed)
     if "method" in pinned or not retrain:
         return unlearning
-    retraining = (specs.default_spec(kind, method="retrain", seed=base.seed),)
+    short = specs.default_spec(kind, method="retrain", seed=base.seed)
+    retraining = (short, short.model_copy(update={"epochs": _RETRAIN_LONGER * short.epochs}))
     if forget_count > _RETRAIN_SHARE * (forget_count + retain_count):
         return retraining + unlearning
     return unlearning + retraining

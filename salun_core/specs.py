@@ -235,7 +235,7 @@ _BASELINES: Mapping[str, Mapping[str, Any]] = {
     "fisher_forgetting": {"epochs": 1, "batch_size": 256},
     "boundary_shrink": {"epochs": 10, "batch_size": 64, "learning_rate": 1e-5, **_STEADY},
     "boundary_expand": {"epochs": 10, "batch_size": 64, "learning_rate": 1e-5, **_STEADY},
-    "retrain": {"epochs": 20, "learning_rate": 0.05},
+    "retrain": {"epochs": 30, "batch_size": 64, "learning_rate": 0.05},
 }  # fmt: skip
 
 

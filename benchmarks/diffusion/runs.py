@@ -53,7 +53,7 @@ class Bench:
         ):
             return
         rival = rivals.RIVALS[key]
-        with_it = "".join(f"-{field}-{value:g}" for field, value in setting.items())
+        with_it = "".join(f"-{field}-{value:.0e}" for field, value in setting.items())  # no dots
         kept = self._folder / "nets" / f"{self._name}-{key}-{seed}{with_it}"
         found = _run(self._subject, rival.spec(self._subject, seed, setting), seed, kept)
         told = f"{self._name}, seed {seed}: {rival.title}, {rivals.shown(setting)}"

@@ -51,6 +51,7 @@ RIVALS: dict[str, Rival] = {
     "default": Rival("default recipe, saliency mask", "salun"),
     "default_random_mask": Rival("default recipe, random mask", "salun", {"mask": "random"}),
     "default_no_mask": Rival("default recipe, no mask", "salun", _UNMASKED),
+    "retrain": Rival("retraining as the service does it", "retrain"),
     "salun_paper": Rival("SalUn's random labels, our code", "salun", _PAPER, _PAPER_RATES),
     REFERENCE: Rival("SalUn, the authors' code", "salun", _PAPER, _REFERENCE_RATES),
     "salun_soft": Rival("SalUn-soft", "salun_soft", {}, _each("beta", 1e-3, 1e-2, 1e-1)),
@@ -81,5 +82,5 @@ RIVALS: dict[str, Rival] = {
     ),
 }
 ON_EVERY_SEED = frozenset(
-    {"default", "default_random_mask", "default_no_mask", "salun_paper", REFERENCE}
+    {"default", "default_random_mask", "default_no_mask", "retrain", "salun_paper", REFERENCE}
 )

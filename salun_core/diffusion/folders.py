@@ -122,7 +122,7 @@ def _codec(
     if "vae" not in layout.components:
         return codec.Pixels(config.in_channels, config.sample_size)
     kind = getattr(diffusers, str(layout.configs["vae"]["_class_name"]))
-    vae = _opened(kind, folder / "vae", "vae")
+    vae = _opened(kind, folder / "vae", "vae", low_cpu_mem_usage=False)
     if vae.config.latent_channels != config.in_channels:
         raise errors.InvalidConfigError(
             f"vae/config.json: got {vae.config.latent_channels} latent channels, the denoiser "
@@ -133,6 +133,7 @@ def _codec(
 
 def _text(folder: Path, device: torch.device | str) -> tuple[Any, torch.nn.Module]:
     weights.read_shapes(folder / "text_encoder/model.safetensors")
+    transformers.utils.logging.disable_progress_bar()  # of tensors; it would fill the worker's log
     encoder = _opened(transformers.CLIPTextModel, folder / "text_encoder", "text_encoder")
     try:
         tokenizer = transformers.CLIPTokenizer.from_pretrained(
@@ -151,7 +152,7 @@ def _text(folder: Path, device: torch.device | str) -> tuple[Any, torch.nn.Modul
     return tokenizer, encoder.to(device)
 
 
-def _opened(kind: Any, folder: Path, name: str) -> Any:  # noqa: ANN401
+def _opened(kind: Any, folder: Path, name: str, **more: bool) -> Any:  # noqa: ANN401
     """A part that never changes, by its own library, with every tensor in its place."""
     for path in folder.glob("*.safetensors"):
         weights.read_shapes(path)
@@ -161,6 +162,7 @@ def _opened(kind: Any, folder: Path, name: str) -> Any:  # noqa: ANN401
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            **more,
         )
     except _UNREADABLE as error:
         raise errors.InvalidConfigError(f"{name}/: cannot be opened: {error}") from error

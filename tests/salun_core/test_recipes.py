@@ -29,13 +29,16 @@ def test_the_ladder_ends_in_retraining() -> None:
         ("salun", "saliency"),
         ("salun", "none"),
         ("retrain", "none"),
+        ("retrain", "none"),
     ]
     assert ladder[1].epochs == ladder[2].epochs == 2 * ladder[0].epochs
+    assert ladder[4].epochs == 3 * ladder[3].epochs
 
 
 def test_a_large_share_is_retrained_first() -> None:
     ladder = recipes.ladder("samples", 500, 500, {})
-    assert [spec.method for spec in ladder] == ["retrain", "salun", "salun", "salun"]
+    methods = ["retrain", "retrain", "salun", "salun", "salun"]
+    assert [spec.method for spec in ladder] == methods
     assert recipes.ladder("samples", 500, 500, {"method": "salun"})[0].method == "salun"
 
 
@@ -44,8 +47,8 @@ def test_a_large_share_is_retrained_first() -> None:
     [
         ({"method": "salun"}, ["salun", "salun", "salun"]),
         ({"method": "finetune"}, ["finetune"]),
-        ({"epochs": 2}, ["salun", "retrain"]),
-        ({"density": 0.3}, ["salun", "salun", "retrain"]),
+        ({"epochs": 2}, ["salun", "retrain", "retrain"]),
+        ({"density": 0.3}, ["salun", "salun", "retrain", "retrain"]),
     ],
 )
 def test_no_rung_changes_what_is_pinned(pinned: dict[str, object], methods: list[str]) -> None:
@@ -80,17 +83,17 @@ def test_what_is_chosen_by_the_run_is_not_where_it_is_pinned() -> None:
 
 
 def test_a_second_try_takes_its_whole_length() -> None:
-    first, second, third, _ = recipes.ladder("samples", 50, 950, {})
+    first, second, third, *_ = recipes.ladder("samples", 50, 950, {})
     assert (first.early_stop, second.early_stop, third.early_stop) == (True, False, False)
 
 
 def test_a_budget_of_steps_leaves_out_what_it_does_not_hold() -> None:
-    """950 retain samples are 15 steps of 64 or 8 of 128: rungs of 120, 240, 240 and 160 steps."""
+    """950 retain samples are 15 steps of 64: rungs of 120, 240, 240, 450 and 1350 steps."""
     ladder = recipes.ladder("samples", 50, 950, {})
-    assert recipes.within(ladder, 50, 950, 279) == ladder[:1]
-    assert recipes.within(ladder, 50, 950, 280) == (ladder[0], ladder[3])
+    assert recipes.within(ladder, 50, 950, 359) == ladder[:1]
     assert recipes.within(ladder, 50, 950, 360) == ladder[:2]
-    assert recipes.within(ladder, 50, 950, 760) == ladder
+    assert recipes.within(ladder[::-1], 50, 950, 700) == (ladder[3], ladder[2])
+    assert recipes.within(ladder, 50, 950, 2400) == ladder
     (shortened,) = recipes.within(ladder, 50, 950, 50)
     assert shortened.epochs == 3
     assert recipes.count_steps(shortened, 50, 950) == 45
