@@ -18,6 +18,8 @@ def frozen_weights_unchanged(
 ) -> specs.Measurement:
     """1 if everything outside the mask and the declared buffers is bit-identical, else 0.
 
+    ``n`` counts what was compared: where every weight was free only buffers are left, or nothing.
+
     Args:
         state: the tensors before, see :func:`salun_core.masked_step.copy_state`.
         net: the net after.
@@ -28,11 +30,17 @@ def frozen_weights_unchanged(
         InvalidDataError: the net has other tensors than the original.
     """
     found = masked_step.changed_frozen_weights(state, net, mask, changed_buffers)
+    free = sum(state[name].numel() for name in changed_buffers)
+    free += (
+        sum(parameter.numel() for parameter in net.parameters())
+        if mask is None
+        else mask.salient_count
+    )
     return specs.Measurement(
         value=float(not found),
         target=1.0,
-        n=sum(tensor.numel() for tensor in state.values()),
-        detail={"changed": dict(list(found.items())[:_SHOWN])},
+        n=sum(tensor.numel() for tensor in state.values()) - free,
+        detail={"free": free, "changed": dict(list(found.items())[:_SHOWN])},
     )
 
 

@@ -65,6 +65,7 @@ class Comparison:
         cross_fitted: erased samples were matched to holdout samples of their fold, see
             :mod:`salun_core.crossfit`, and are compared with the others only; but
             ``resurfacing`` compares with the whole pool, their own fold too.
+        previous_groups: int64 (N,) of the set ``previous``: samples that were erased together.
 
     Raises:
         InvalidDataError: the forget, retain or test set is empty, or a label is no class.
@@ -78,6 +79,7 @@ class Comparison:
         excluded_labels: tuple[int, ...],
         seed: int,
         cross_fitted: bool = False,
+        previous_groups: torch.Tensor | None = None,
     ) -> None:
         for name, image_set in sets.items():
             images.check_labels(image_set, config.num_classes)
@@ -88,6 +90,7 @@ class Comparison:
         self._preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
         self._samples = traces.draw_samples(sets, kind, excluded_labels, seed)
         self._folds = deal(sets) if cross_fitted else {}
+        self._groups = {} if previous_groups is None else {"previous": previous_groups}
 
     def count_steps(self, originals: int, others: int) -> int:
         """Calls of ``after_step`` for so many originals and other nets."""
@@ -125,6 +128,7 @@ class Comparison:
                 own.answers[name].scores,
                 image_set.labels,
                 self._folds.get(name),
+                self._groups.get(name),
             )
             for name, image_set in self._sets.items()
         }

@@ -20,7 +20,7 @@ FOLDS = (0, 1)
 # widened (one in sixty on one side, not one in twenty: 2.13 / specs.Z) and needs some samples: with
 # fewer, standard errors are guesses, and chance in who was forgotten outweighs that in the targets.
 _WIDENED = 1.3
-_LEAST = 20
+LEAST = 20
 
 
 def folds(image_set: images.ImageSet) -> torch.Tensor:
@@ -105,7 +105,7 @@ def surest(found: Sequence[Compared]) -> Compared:
     alone = [
         dataclasses.replace(one, standard_error=_WIDENED * one.standard_error)
         for one in found
-        if one.n >= _LEAST
+        if one.n >= LEAST
     ]
     return max(
         [mean(found), *alone],

@@ -24,6 +24,8 @@ class Outputs:
         scores: float (N,), its logit-scaled confidence in the true class.
         labels: int64 (N,).
         folds: int64 (N,) of :mod:`salun_core.crossfit`; ``None`` without cross-fitting.
+        groups: int64 (N,), equal for samples that are to be looked at together too; ``None`` where
+            all are alike.
     """
 
     before: torch.Tensor
@@ -31,6 +33,7 @@ class Outputs:
     scores: torch.Tensor
     labels: torch.Tensor
     folds: torch.Tensor | None = None
+    groups: torch.Tensor | None = None
 
     def select(self, rows: torch.Tensor) -> "Outputs":
         """The samples where the bool (N,) is true."""
@@ -40,6 +43,7 @@ class Outputs:
             self.scores[rows],
             self.labels[rows],
             None if self.folds is None else self.folds[rows],
+            None if self.groups is None else self.groups[rows],
         )
 
 

@@ -2,8 +2,11 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+
+_LARGE = 100_000_000  # parameters from which activations are computed again to save memory
 
 
 @contextlib.contextmanager
@@ -31,6 +34,20 @@ def own_gradients(net: torch.nn.Module) -> Iterator[None]:
         for parameter, gradient, requires in before:
             parameter.grad = gradient
             parameter.requires_grad_(requires)
+
+
+@contextlib.contextmanager
+def checkpointing(net: torch.nn.Module) -> Iterator[None]:
+    """Gradient checkpointing (arXiv 1604.06174) for a large net of diffusers."""
+    switch: Any = net  # diffusers' nets have the switch, in a class without types
+    if sum(parameter.numel() for parameter in net.parameters()) < _LARGE:
+        yield
+        return
+    switch.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        switch.disable_gradient_checkpointing()
 
 
 def device_of(net: torch.nn.Module) -> torch.device:

@@ -41,6 +41,8 @@ class Splits:
             the gates of samples fail.
         test_set: never trained on and never shown to the method, unless it is cross-fitted.
         previous_set: what earlier jobs erased; ``None`` or empty if nothing.
+        previous_groups: int64 (N,), equal for samples that were erased together, each of whose
+            groups is judged too; ``None`` if all are only judged together.
         base_knows_previous: the original still knows what earlier jobs erased.
         cross_fitted: what was erased was matched so, see :mod:`salun_core.crossfit`; the holdout
             set may then have the samples of the test set.
@@ -51,6 +53,7 @@ class Splits:
     holdout_set: images.ImageSet
     test_set: images.ImageSet
     previous_set: images.ImageSet | None = None
+    previous_groups: torch.Tensor | None = None
     cross_fitted: bool = False
     base_knows_previous: bool = False
 
@@ -203,6 +206,7 @@ def _comparison(
         subject.excluded_labels,
         subject.spec.seed,
         splits.cross_fitted,
+        splits.previous_groups,
     )
 
 

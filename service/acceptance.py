@@ -1,7 +1,8 @@
 """Does an unlearned net pass? A pure judgement of measured numbers by a declared policy.
 
 Every gate knows its sampling error: a value may miss its target by ``tolerance`` plus
-``z · standard_error``. Nothing here moves a threshold; what was applied stands in the verdict.
+``z · standard_error``, z being widened where the value is that of the worst of several groups.
+Nothing here moves a threshold; what was applied stands in the verdict.
 """
 
 import math
@@ -20,14 +21,17 @@ class Gate(specs.Spec):
 
     ``side`` says which misses count: ``both``; ``not_above`` (the value must not exceed the
     target); ``not_below`` (it must not fall short). ``target`` replaces the report's own target.
-    With ``use_standard_error=False`` the tolerance stands alone. ``if_measurable`` lets a metric be
-    missing for which the report gives a reason (evidence ``not_measured``).
+    With ``use_standard_error=False`` the tolerance stands alone. ``largest`` is the most that may
+    be missed whatever the sampling error: of a handful of samples nothing could miss by more.
+    ``if_measurable`` lets a metric be missing for which the report gives a reason (evidence
+    ``not_measured``).
     """
 
     tolerance: Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
     side: Side = "both"
     target: float | None = None
     use_standard_error: bool = True
+    largest: Annotated[float, pydantic.Field(ge=0.0, le=1.0)] | None = None
     if_measurable: bool = False
 
 
@@ -41,12 +45,15 @@ _UTILITY: dict[str, Gate] = {
     "test_accuracy": Gate(tolerance=0.01, side="not_below"),
     "max_class_drop": Gate(tolerance=0.03, side="not_above", target=0.0),
 }
+# Of few samples an AUC says little, but not nothing: a single one that is recognised, or denoised,
+# better than 39 in 40 unseen ones is known.
+_AUC = Gate(tolerance=0.05, target=0.5, largest=0.475)
 _SAMPLES: dict[str, Gate] = {
     **_UTILITY,
     "unlearning_accuracy": Gate(tolerance=0.03),
-    "forget_holdout_auc": Gate(tolerance=0.05, target=0.5),
+    "forget_holdout_auc": _AUC,
     "mia_efficacy": Gate(tolerance=0.05),
-    "mia_auc": Gate(tolerance=0.05, target=0.5),
+    "mia_auc": _AUC,
     "tpr_at_1pct_fpr": Gate(tolerance=0.02),
 }
 _CLASS: dict[str, Gate] = {
@@ -67,7 +74,7 @@ _RESURFACING: dict[str, Gate] = {
 # Judged whenever something was erased before.
 _PREVIOUS: dict[str, Gate] = {
     "previous_erasures": Gate(tolerance=0.03),
-    "previous_erasures_auc": Gate(tolerance=0.05, target=0.5),
+    "previous_erasures_auc": _AUC,
 }
 
 
@@ -89,7 +96,7 @@ _GENERATED: dict[str, Gate] = {
 }
 _GENERATED_SAMPLES: dict[str, Gate] = {
     **_GENERATION,
-    "forget_holdout_auc": Gate(tolerance=0.05, target=0.5),
+    "forget_holdout_auc": _AUC,
 }
 _GENERATED_PREVIOUS: dict[str, Gate] = {
     "previous_erasures": Gate(tolerance=0.02, side="not_below", target=1.0),
@@ -219,7 +226,11 @@ def _judge_one(measurement: specs.Measurement, gate: Gate | None, z: float) -> J
     if gate is None:
         return Judged(value=value, target=measurement.target, standard_error=error)
     target = measurement.target if gate.target is None else gate.target
-    allowed = gate.tolerance + (z * error if gate.use_standard_error and error else 0.0)
+    allowed = gate.tolerance
+    if gate.use_standard_error and error:
+        allowed += specs.widened(z, measurement.comparisons) * error
+    if gate.largest is not None:
+        allowed = min(allowed, max(gate.largest, gate.tolerance))
     return Judged(
         value=value,
         target=target,

@@ -35,8 +35,9 @@ from service import (
 class Plan:
     """The pinned inputs of a job.
 
-    ``forget_ids`` is the batch; ``previous_ids`` what earlier versions lack; ``withheld_ids`` what
-    other batches are about to erase. The retain set is the training split without any of them.
+    ``forget_ids`` is the batch; ``previous_ids`` what earlier versions lack, ``previous_by`` the
+    version that forgot each of them; ``withheld_ids`` what other batches are about to erase. The
+    retain set is the training split without any of them.
     A run starts from ``base_version`` and replaces ``head_version``; ``composition`` says whether
     what was erased before is forgotten anew (``reanchor``) or was forgotten already (``chain``).
     ``recipes`` are the rungs of the ladder; ``wanted`` is how long the first was to be (``epochs``
@@ -57,6 +58,7 @@ class Plan:
     target_digest: str
     family: specs.Family = "classifier"
     concepts: Sequence[dict[str, Any]] = ()
+    previous_by: Sequence[int] = ()
     previous_concepts: Sequence[dict[str, Any]] = ()
     sampling: Mapping[str, Any] = field(default_factory=dict)
     wanted: Mapping[str, int] | None = None
@@ -190,7 +192,8 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     session.get_one(tables.Dataset, model.dataset_id, with_for_update={"read": True})
     forget_ids = batches.sample_ids(session, batch.id)
     kind = cast("specs.ForgetKind", batch.kind)
-    previous_ids = _named(session, model, tables.Erasure.version.is_not(None))
+    previous = _erased_before(session, model)
+    previous_ids = list(previous)
     left = ledger.training_size(model) - len(forget_ids) - len(previous_ids)
     composed = composing.decide(session, model)
     excluded = erasures.forgotten_labels(session, model)
@@ -219,6 +222,7 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
         recipes=[spec.model_dump(mode="json") for spec in ladder],
         forget_ids=forget_ids,
         previous_ids=previous_ids,
+        previous_by=list(previous.values()),
         withheld_ids=_named(
             session,
             model,
@@ -293,6 +297,17 @@ def _about_to_be_served(batch: tables.Batch) -> sa.Select[uuid.UUID]:
         other.parent_id.is_(None),
         other.state != "blocked",
     )
+
+
+def _erased_before(session: orm.Session, model: tables.Model) -> dict[str, int]:
+    """Sample ids in order, and the version that forgot each."""
+    erasure = tables.Erasure
+    found = session.execute(
+        sa.select(erasure.sample_id, erasure.version)
+        .where(erasure.model_id == model.id, erasure.version.is_not(None))
+        .order_by(erasure.sample_id)
+    )
+    return {sample_id: version for sample_id, version in found if version is not None}
 
 
 def _named(

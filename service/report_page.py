@@ -57,7 +57,7 @@ MEANINGS: Mapping[str, str] = {
     ),
     "max_class_drop": "The surest loss of accuracy in any single class that is kept.",
     "frozen_weights_unchanged": (
-        "Every weight outside the saliency mask is the same to the last bit (1: yes)."
+        "Every weight that was to stay as it was, n of them, is the same to the last bit (1: yes)."
     ),
     "previous_erasures": "All that was erased earlier, judged again: it must stay forgotten.",
     "previous_erasures_auc": (
@@ -92,8 +92,8 @@ MEANINGS: Mapping[str, str] = {
         "pictures show what was asked for."
     ),
     "adversarial_recall": (
-        "The concept asked for by words that a search found for this purpose: share of pictures "
-        "that still show it."
+        "The concept asked for plainly, and with words put before it that a short random search "
+        "found for this purpose: share of pictures that still show it, the larger of the two."
     ),
     "unconditional_recall": (
         "Share of pictures drawn without any prompt that show what was forgotten."

@@ -6,6 +6,7 @@ gradients; this one draws candidates at random and then improves one token after
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -36,7 +37,7 @@ class Found:
 
     Attributes:
         tokens: int64 (length,), the whole prompt.
-        prefix: ids of the tokens that were put before it.
+        prefix: ids of the tokens that were put before it; none where the prompt alone is best.
         loss: its denoising loss.
         bare_loss: that of the prompt alone.
         evaluations: prompts that were scored.
@@ -82,17 +83,20 @@ def search(
     bare = generator.tokens([prompt])[0]
     allowed = torch.tensor(vocabulary, dtype=torch.int64)
     bare_loss = float(score(bare.unsqueeze(0))[0])
-    prefix, loss, done = torch.empty(0, dtype=torch.int64), bare_loss, 0
+    nothing = torch.empty(0, dtype=torch.int64)
+    prefix, loss, done = nothing, math.inf, 0
     while done < budget:
         count = min(_CANDIDATES, budget - done)
         turn = done // _CANDIDATES
         candidates = _candidates(prefix, allowed, count, turn, random)
         losses = score(torch.stack([_prefixed(bare, one) for one in candidates]))
         best = int(losses.argmin())
-        if float(losses[best]) < loss or not len(prefix):
+        if float(losses[best]) < loss:
             prefix, loss = candidates[best], float(losses[best])
         done += count
         after_step()
+    if bare_loss <= loss:
+        prefix, loss = nothing, bare_loss
     tokens = _prefixed(bare, prefix)
     return Found(tokens, tuple(prefix.tolist()), loss, bare_loss, done)
 

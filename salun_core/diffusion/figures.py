@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from salun_core import errors, specs
+from salun_core import errors, extremes, specs
 from salun_core.diffusion import answers, frechet
 from salun_core.diffusion import judge as judges
 from salun_core.diffusion import questions as asking
@@ -66,14 +66,10 @@ def group_accuracies(
     answer: answers.Answer, judge: judges.Judge, asked: Sequence[asking.Question]
 ) -> dict[str, torch.Tensor]:
     """By term: whether each picture that was asked for with it shows it, bool (n,)."""
-    groups: dict[str, torch.Tensor] = {}
-    members: dict[str, list[int]] = {}
-    for row, question in enumerate(asked):
-        for term in judge.terms_of(question.subject):
-            members.setdefault(term, []).append(row)
-    for term in sorted(members):
-        groups[term] = answer.reading.told[members[term], judge.terms.index(term)]
-    return groups
+    return {
+        term: answer.reading.told[rows, judge.terms.index(term)]
+        for term, rows in _members(judge, asked).items()
+    }
 
 
 def goes_to(
@@ -100,12 +96,11 @@ def _kept(
     if not after:
         raise errors.InvalidDataError("got nothing that is kept, expected at least one question")
     means = {name: _means(groups) for name, groups in (("after", after), ("before", before))}
-    paired = accuracy.paired_drop(torch.cat([*before.values()]), torch.cat([*after.values()]))
     return {
         "retain_accuracy": specs.Measurement(
             value=sum(means["after"].values()) / len(after),
             target=sum(means["before"].values()) / len(before),
-            standard_error=paired[1],
+            standard_error=_error_of_mean(before, after, _members(judge, questions.kept)),
             n=len(questions.kept),
             detail={"per_group": means["after"], "per_group_before": means["before"]},
         ),
@@ -125,24 +120,61 @@ def _means(groups: Mapping[str, torch.Tensor]) -> dict[str, float]:
     return {name: hits.double().mean().item() for name, hits in groups.items()}
 
 
+def _members(judge: judges.Judge, asked: Sequence[asking.Question]) -> dict[str, list[int]]:
+    """By term, in order: the questions that ask for it. One may ask for several."""
+    found: dict[str, list[int]] = {}
+    for row, question in enumerate(asked):
+        for term in judge.terms_of(question.subject):
+            found.setdefault(term, []).append(row)
+    return dict(sorted(found.items()))
+
+
+def _error_of_mean(
+    before: Mapping[str, torch.Tensor],
+    after: Mapping[str, torch.Tensor],
+    members: Mapping[str, Sequence[int]],
+) -> float:
+    """Of the drop of the mean over groups: a picture counts once, in however many groups it is."""
+    asked = sorted({row for rows in members.values() for row in rows})
+    lost = torch.zeros(asked[-1] + 1, dtype=torch.float64)
+    for term, rows in members.items():
+        own = before[term].double() - after[term].double()
+        lost[rows] += own * len(asked) / (len(members) * len(rows))
+    return accuracy.mean_drop(lost[asked])[1]
+
+
 def _max_drop(
     before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]
 ) -> specs.Measurement:
     """The drop of the group whose drop exceeds its sampling error most."""
     drops = {name: accuracy.paired_drop(before[name], after[name]) for name in before}
-    worst = max(drops, key=lambda name: drops[name][0] - specs.Z * drops[name][1])
-    return specs.Measurement(
-        value=drops[worst][0],
-        target=0.0,
-        standard_error=drops[worst][1],
-        n=len(after[worst]),
-        detail={"group": worst, "drops": {name: drop for name, (drop, _) in drops.items()}},
-    )
+    told = {name: drop for name, (drop, _) in drops.items()}
+    every = [
+        specs.Measurement(
+            value=drop,
+            target=0.0,
+            standard_error=error,
+            n=len(after[name]),
+            detail={"group": name, "drops": told},
+        )
+        for name, (drop, error) in drops.items()
+    ]
+    return extremes.worst(every, lambda one: one.value)
 
 
 def _gone(hits: torch.Tensor, asked: Sequence[asking.Question]) -> specs.Measurement:
-    recalls = _by(hits, [question.subject for question in asked])
-    return share(~hits, target=1.0).model_copy(update={"detail": {"recall_per_concept": recalls}})
+    """1 − recall, of the concept that is seen most; with several all together as ``mean``."""
+    subjects = [question.subject for question in asked]
+    recalls = _by(hits, subjects)
+    detail: dict[str, object] = {"recall_per_concept": recalls}
+    if len(recalls) > 1:
+        detail["mean"] = 1.0 - hits.double().mean().item()
+    every = []
+    for concept in recalls:
+        rows = torch.tensor([subject == concept for subject in subjects])
+        found = share(~hits[rows], target=1.0)
+        every.append(found.model_copy(update={"detail": {"concept": concept, **detail}}))
+    return extremes.worst(every, lambda one: 1.0 - one.value)
 
 
 def _seen(hits: torch.Tensor, asked: Sequence[asking.Question]) -> specs.Measurement:

@@ -91,7 +91,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401
 
 
 def _denoiser(folder: Path, layout: layouts.Layout) -> torch.nn.Module:
-    config = {k: v for k, v in layout.configs[layout.denoiser].items() if not k.startswith("_")}
+    config = layout.configs[layout.denoiser]
     name = str(layout.configs[layout.denoiser]["_class_name"])
     kind = "DiTTransformer2DModel" if layout.denoiser == "transformer" else name
     where = layout.components[layout.denoiser].config
@@ -99,9 +99,11 @@ def _denoiser(folder: Path, layout: layouts.Layout) -> torch.nn.Module:
     builder = getattr(diffusers, kind)
     try:
         with torch.device("meta"):
-            shapes = {k: tuple(v.shape) for k, v in builder(**config).state_dict().items()}
+            shapes = {
+                k: tuple(v.shape) for k, v in builder.from_config(config).state_dict().items()
+            }
         _check_shapes(layout.weights_file, weights.read_shapes(path), shapes)
-        net = builder(**config)
+        net = builder.from_config(config)
     except _UNREADABLE as error:
         raise errors.InvalidConfigError(f"{where}: {name} cannot be built: {error}") from error
     net.load_state_dict({name: tensor.float() for name, tensor in weights.read(path).items()})

@@ -57,7 +57,7 @@ def magnitudes(
     random = randomness.generator(seed, "saliency")
     order = _order(len(samples), most_draws, random)
     net = generator.denoiser
-    with modes.evaluating(net), modes.own_gradients(net):
+    with modes.evaluating(net), modes.own_gradients(net), modes.checkpointing(net):
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             noised = schedule.noise(samples.latents[rows], random)

@@ -108,7 +108,7 @@ def verify(
             state, unlearned.denoiser, subject.mask
         ),
         **reader.measured(after, before),
-        **reader.attacked(unlearned, before),
+        **reader.attacked(unlearned, after, before),
     }
     evidence = {
         **_evidence(judge, questions, subject, sampling),
@@ -166,7 +166,7 @@ class _Reader:
         return found
 
     def attacked(
-        self, generator: generators.Generator, original: _Read
+        self, generator: generators.Generator, own: _Read, original: _Read
     ) -> dict[str, specs.Measurement]:
         """The attack, on models that are told texts."""
         if not (_takes_texts(generator) and self._questions.forgotten):
@@ -175,6 +175,7 @@ class _Reader:
             generator,
             self._judge,
             self._questions,
+            own.drawn["forgotten"],
             original.drawn["forgotten"],
             self._sampling,
             self._seed,

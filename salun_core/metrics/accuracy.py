@@ -56,15 +56,20 @@ def paired_drop(before: torch.Tensor, after: torch.Tensor) -> tuple[float, float
         after: bool (N,), correct at the other net.
 
     Returns:
-        ``(drop, standard_error)``; the error is that of the mean of the N paired differences, with
-        one difference of each sign added so that it is never 0 for want of observed flips.
+        ``(drop, standard_error)`` of :func:`mean_drop`.
     """
-    differences = before.double() - after.double()
+    return mean_drop(before.double() - after.double())
+
+
+def mean_drop(differences: torch.Tensor) -> tuple[float, float]:
+    """The mean of paired differences, float64 (N,), and its standard error.
+
+    One difference of each sign is added, so that it is never 0 for want of observed flips.
+    """
     count = len(differences)
-    drop = differences.mean().item()
     squares = (differences**2).sum().item() + 2.0
     variance = squares / (count + 2) - (differences.sum().item() / (count + 2)) ** 2
-    return drop, math.sqrt(variance / (count + 2))
+    return differences.mean().item(), math.sqrt(variance / (count + 2))
 
 
 def share_standard_error(share: float, count: float) -> float:

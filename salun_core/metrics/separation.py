@@ -16,7 +16,7 @@ class Auc:
 
     Attributes:
         value: P(positive scores higher) + ½ P(tie), in [0, 1].
-        standard_error: DeLong's, for weighted samples.
+        standard_error: DeLong's for weighted samples, or that of like samples if it is larger.
         n_positive: positives with weight.
         n_negative: negatives with weight.
     """
@@ -98,6 +98,9 @@ def weighted_auc(
     With V_i the weighted share of negatives below positive i (ties half) and V_j the weighted share
     of positives above negative j, the variance is Σ w_i² (V_i − A)² · n/(n − 1) plus the same sum
     over j. With equal weights this is DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988).
+    Of a handful of samples it knows too little of their spread: of two that happen to lie together
+    it says 0. So the error is never less than that of samples of one distribution, by Mann and
+    Whitney ((n + m + 1) / (12 n m), with effective sizes where weights differ).
 
     Args:
         positive: float (N,).
@@ -114,7 +117,7 @@ def weighted_auc(
     variance += _placement_variance(below, low_weights, value)
     return Auc(
         value,
-        math.sqrt(variance),
+        math.sqrt(max(variance, _null_variance(high_weights, low_weights))),
         int(np.count_nonzero(high_weights)),
         int(np.count_nonzero(low_weights)),
     )
@@ -149,6 +152,12 @@ def _share_below(pool: np.ndarray, weights: np.ndarray, values: np.ndarray) -> n
 def _placement_variance(placements: np.ndarray, weights: np.ndarray, mean: float) -> float:
     count = np.count_nonzero(weights)
     if count < 2:
-        return 0.25  # one sample says nothing: the largest variance of a share
+        return 0.0  # one sample says nothing of its spread
     spread = np.sum(weights**2 * (placements - mean) ** 2)
     return float(spread * count / (count - 1))
+
+
+def _null_variance(first: np.ndarray, second: np.ndarray) -> float:
+    """Of the AUC of two weighted samples of one distribution: both weights sum to 1."""
+    inverses = [float(np.sum(weights**2)) for weights in (first, second)]  # 1 / effective size
+    return (sum(inverses) + inverses[0] * inverses[1]) / 12.0

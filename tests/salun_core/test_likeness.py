@@ -191,20 +191,48 @@ def test_every_metric_that_needs_unseen_samples_is_crossed() -> None:
     assert gap.value == pytest.approx(sum(parts) / 4)
 
 
-def test_gone_classes_count_among_earlier_erasures() -> None:
-    """Of four earlier samples two are of a gone class and both missed, of the others one is; unseen
-    ones are missed half of the time: ½ · ½ + ½ = ¾ against the same.
-    """
+def answers(labels: list[int], given: list[int]) -> likeness.Outputs:
+    """A net that is sure of what it says."""
+    said, true = torch.tensor(given), torch.tensor(labels)
+    return likeness.Outputs(said, said, torch.where(said == true, 8.0, -9.0), true)
 
-    def answers(labels: list[int], given: list[int]) -> likeness.Outputs:
-        said, true = torch.tensor(given), torch.tensor(labels)
-        return likeness.Outputs(said, said, torch.where(said == true, 8.0, -9.0), true)
 
+def previous_of(
+    previous: likeness.Outputs, gone: tuple[int, ...] = ()
+) -> dict[str, specs.Measurement]:
+    """Of earlier erasures; half of the unseen samples of each class are missed."""
     right = answers([0, 1], [0, 1])
-    metrics = measures.all_measurements(
-        {"forget": right, "retain": right, "test": right, "holdout": answers([0, 1], [0, 0]),
-         "previous": answers([0, 1, 2, 2], [0, 0, 1, 1])},
-        "samples", (2,), seed=0,
-    )  # fmt: skip
-    found = metrics["previous_erasures"]
-    assert (found.value, found.target, found.n) == (0.75, 0.75, 4)
+    unseen = answers([0, 1] * 40, [0, 1, 1, 0] * 20)
+    sets = {"forget": right, "retain": right, "test": right, "holdout": unseen}
+    return measures.all_measurements({**sets, "previous": previous}, "samples", gone, seed=0)
+
+
+def test_a_gone_class_that_is_known_again_is_not_lost_among_earlier_erasures() -> None:
+    """Samples are missed as often as unseen ones; of a gone class all are missed, or none."""
+    like_unseen = [0, 1] * 20, [0, 1, 1, 0] * 10
+    gone = answers(like_unseen[0] + [2] * 10, like_unseen[1] + [1] * 10)
+    known = answers(like_unseen[0] + [2] * 10, like_unseen[1] + [2] * 10)
+    found = previous_of(gone, (2,))["previous_erasures"]
+    assert found.target is not None
+    assert found.value == found.target
+    assert found.detail["of_all_samples"] == 0.6
+    found = previous_of(known, (2,))["previous_erasures"]
+    assert (found.value, found.target, found.n) == (0.0, 1.0, 10)
+    assert found.detail["class"] == 2
+    assert found.comparisons == 2
+
+
+def test_a_person_who_came_back_is_not_lost_among_those_who_did_not() -> None:
+    """Of 1,000 earlier samples half are missed, as of unseen ones; 40 of one request are known."""
+    labels, given = [0, 1] * 480 + [0] * 40, [0, 1, 1, 0] * 240 + [0] * 40
+    together = previous_of(answers(labels, given))
+    assert together["previous_erasures"].value == 0.48
+    groups = torch.tensor([7] * 960 + [8] * 40)
+    alone = previous_of(dataclasses.replace(answers(labels, given), groups=groups))
+    assert alone["previous_erasures"].value == 0.0
+    assert alone["previous_erasures"].detail["erased_by"] == 8
+    assert alone["previous_erasures"].comparisons == 3
+    assert alone["previous_erasures_auc"].detail["erased_by"] == 8
+    few = torch.tensor([7] * 990 + [8] * 10)  # they do not stand for themselves
+    found = previous_of(dataclasses.replace(answers(labels, given), groups=few))
+    assert found["previous_erasures"].comparisons == 2

@@ -37,7 +37,8 @@ def outputs(labels: list[int], before: list[int], after: list[int]) -> likeness.
 
 def shift_of(kind: specs.ForgetKind, forget: likeness.Outputs) -> dict[str, object]:
     """Test accuracy of class 1 falls from 1 to .75, of class 2 rises from .5 to 1."""
-    kept = outputs([1] * 4 + [2] * 4, [1] * 4 + [2, 2, 1, 1], [1, 1, 1, 2] + [2] * 4)
+    of_class_1, of_class_2 = [1, 1, 1, 2] * 9, [2, 2, 1, 1] * 9
+    kept = outputs([1] * 36 + [2] * 36, [1] * 36 + of_class_2, of_class_1 + [2] * 36)
     same = outputs([1] * 9 + [2] * 9, [1] * 9 + [2] * 9, [1] * 9 + [2] * 9)
     sets = {"forget": forget, "retain": same, "test": kept, "holdout": kept}
     metrics = measures.all_measurements(sets, kind, (), seed=0)
@@ -117,3 +118,33 @@ def test_nets_are_compared_over_all_samples_and_not_by_the_fold_that_stands_for_
         controls.Run("no_mask", spec, 1.0, found(value, 0.8), seconds=1.0) for value in (0.9, 0.1)
     ]
     assert controls.summary(runs)["no_mask"]["mia_auc"] == {"mean": 0.5, "sd": 0.0, "n": 2.0}
+
+
+def test_a_class_that_is_not_gone_is_not_lost_among_those_that_are() -> None:
+    """Of 100 samples of two classes 5 are known, which are all of one class."""
+    forget = outputs([0] * 95 + [1] * 5, [0] * 95 + [1] * 5, [2] * 95 + [1] * 5)
+    rest = outputs([2] * 9, [2] * 9, [2] * 9)
+    sets = {"forget": forget, "retain": rest, "test": rest, "holdout": rest}
+    found = measures.all_measurements(sets, "class", (), seed=0)["unlearning_accuracy"]
+    assert (found.value, found.target, found.n, found.comparisons) == (0.0, 1.0, 5, 2)
+    assert found.detail["class"] == 1
+    assert found.whole == 0.95
+
+
+def test_who_looks_at_many_classes_is_told_of_none_that_lost_by_chance() -> None:
+    """Fifty classes of 60 samples, one in twenty of which changes sides: refused seldom."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(50).repeat_interleave(60)
+    refused = 0
+    for _ in range(40):
+        flips = torch.rand(2, len(labels), generator=generator) < 0.05
+        sides = [torch.where(flip, (labels + 1) % 50, labels).tolist() for flip in flips]
+        rest = outputs(labels.tolist(), sides[0], sides[1])
+        forget = outputs([0, 1], [0, 1], [0, 1])
+        sets = {"forget": forget, "retain": rest, "test": rest, "holdout": rest}
+        found = measures.all_measurements(sets, "samples", (), seed=0)["max_class_drop"]
+        assert found.comparisons == 100
+        assert found.standard_error is not None
+        allowed = 0.03 + specs.widened(specs.Z, found.comparisons) * found.standard_error
+        refused += found.value > allowed
+    assert refused <= 4

@@ -101,6 +101,10 @@ def test_report_of_samples(
     metrics = report.metrics
     assert metrics.keys() == SAMPLE_METRICS
     assert metrics["frozen_weights_unchanged"].value == 1.0
+    tensors = net.state_dict()
+    free = mask.salient_count + sum(tensors[name].numel() for name in result.changed_buffers)
+    whole = sum(tensor.numel() for tensor in tensors.values())
+    assert metrics["frozen_weights_unchanged"].n == whole - free
     assert ticks == [(i + 1, len(ticks)) for i in range(len(ticks))]
 
     forget = inference.logits(net, data.forget_set, preprocess)

@@ -228,3 +228,25 @@ def test_tightened_changes_only_what_it_names() -> None:
     assert tight.if_measurable
     with pytest.raises(ValueError, match="nonesuch"):
         POLICY.tightened({"nonesuch": 0.1})
+
+
+@pytest.mark.parametrize(("value", "passed"), [(0.97, True), (0.98, False), (0.02, False)])
+def test_a_single_sample_can_fail(value: float, passed: bool) -> None:
+    """Its AUC's error is .29: tolerance and 1.64 errors would allow any value."""
+    found = samples_report(forget_holdout_auc=measured(value, 0.5, 0.29))
+    judged = acceptance.judge(found, POLICY).metrics["forget_holdout_auc"]
+    assert judged.allowed == 0.475
+    assert judged.passed is passed
+
+
+def test_the_worst_of_many_groups_may_miss_by_more() -> None:
+    """Φ(1.64)^(1/100) = Φ(3.28): .03 and 3.28 errors of .01."""
+    worst = specs.Measurement(value=0.06, target=0.0, standard_error=0.01, n=100, comparisons=100)
+    judged = acceptance.judge(samples_report(max_class_drop=worst), POLICY)
+    assert judged.metrics["max_class_drop"].allowed == pytest.approx(0.0628, abs=5e-4)
+    assert judged.passed
+    alone = worst.model_copy(update={"comparisons": 1})
+    assert not acceptance.judge(samples_report(max_class_drop=alone), POLICY).passed
+    bare = POLICY.model_copy(update={"z": 0.0})
+    judged = acceptance.judge(samples_report(max_class_drop=worst), bare)
+    assert judged.metrics["max_class_drop"].allowed == 0.03

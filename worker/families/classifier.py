@@ -137,9 +137,17 @@ class PreparedClassifier:
             holdout_set=self.pool.image_set,
             test_set=self.sets["test"],
             previous_set=self.sets["previous"],
+            previous_groups=self._erased_by(),
             cross_fitted=self.pool.cross_fitted,
             base_knows_previous=self.plan.forgets_anew,
         )
+
+    def _erased_by(self) -> torch.Tensor | None:
+        """The version that forgot each earlier sample; ``None`` of a plan that does not tell."""
+        if not self.plan.previous_by:
+            return None
+        known = dict(zip(self.plan.previous_ids, self.plan.previous_by, strict=True))
+        return torch.tensor([known[one] for one in self.sets["previous"].ids], dtype=torch.int64)
 
 
 class Classifier:

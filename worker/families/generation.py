@@ -33,6 +33,7 @@ from worker import captions, devices, judging, places, samples
 from worker.families import contract
 
 _BUFFERS, _DETAIL, _MASK = "changed_buffers", "detail", "mask"
+_MOST_UNSEEN = 2_048
 _FEWEST_KEPT = 4_096  # samples that are encoded, if there are so many: masks look at some too
 
 
@@ -143,16 +144,18 @@ class PreparedGenerator:
         compared = None
         if self.plan.kind == "samples":
             forget, unseen = (
-                data.encode(self.original, found) for found in (self.sets["forget"], self.unseen)
+                data.encode(self.original, self.sets[name])
+                for name in ("forget", self._unseen_in(("test", "holdout")))
             )
             compared = membership.SampleSets(forget, unseen)
         family = cast("generation_specs.GenerativeFamily", self.plan.family)
         return verification.Subject(self.plan.kind, family, _mask(mask), spec, compared)
 
-    @property
-    def unseen(self) -> data.CaptionedSet:
-        """What was never trained on: the holdout split, or the test split where there is none."""
-        return self.sets["holdout"] if len(self.sets["holdout"]) else self.sets["test"]
+    def _unseen_in(self, splits: tuple[str, str]) -> str:
+        """The first of the two splits that has samples: where both have, one sets the aim, the
+        other judges.
+        """
+        return splits[0] if len(self.sets[splits[0]]) else splits[1]
 
     def _concepts(self, terms: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
         """What is forgotten, what is drawn instead, and what the judge knows it by."""
@@ -178,7 +181,8 @@ class PreparedGenerator:
         most = len(kept) if spec.method == "uce" else max(seen, _FEWEST_KEPT)
         retain = kept.some(most, randomness.generator(spec.seed, "kept"))
         if self.plan.kind == "samples":
-            return tasks.of_samples(self.original, forget, retain, self.unseen, report=report)
+            unseen = self.sets[self._unseen_in(("holdout", "test"))]
+            return tasks.of_samples(self.original, forget, retain, unseen, report=report)
         if self.plan.kind == "class":
             return tasks.of_class(self.original, forget, retain, report=report)
         return tasks.of_concepts(
@@ -234,6 +238,7 @@ class Generation:
         original = self._open(files, listed.label_names)
         whole = captions.whole(listed, self._by, original.image_size, report)
         sets = {name: whole.subset(rows) for name, rows in places.of_plan(plan, listed).items()}
+        sets |= {name: _like(sets[name], sets["forget"]) for name in ("holdout", "test")}
         base_weights = storage.path_of(files[original.weights_file].digest)
         previous = [
             *(listed.label_names[label] for label in plan.excluded_labels),
@@ -292,6 +297,13 @@ class Generation:
                     f"{error}; or sampling.guidance_scale 1 in the model's policy (it is "
                     f"{sampling.guidance_scale})"
                 ) from error
+
+
+def _like(unseen: data.CaptionedSet, forget: data.CaptionedSet) -> data.CaptionedSet:
+    """No more unseen samples than are looked at; those with the texts of forgotten ones first."""
+    asked = set(forget.texts)
+    order = sorted(range(len(unseen)), key=lambda row: (unseen.texts[row] not in asked, row))
+    return unseen.subset(sorted(order[:_MOST_UNSEEN]))
 
 
 def _mask(path: Path) -> masks.SaliencyMask | None:

@@ -2,8 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -12,7 +11,6 @@ from salun_core.diffusion import generator as generators
 from salun_core.unlearn import contract
 
 _SAVES = 8  # states kept over a run
-_LARGE = 100_000_000  # parameters from which activations are computed again to save memory
 _PARTS = ("retain", "forget")
 
 # Weighted scalars by part, of the step whose random numbers are given.
@@ -43,7 +41,7 @@ def train(
     history = torch.full((spec.steps, len(_PARTS)), math.nan, dtype=torch.float64)
     begun = _resume(optimizer, history, checkpoints)
     every = max(1, -(-spec.steps // _SAVES))
-    with _little_memory(net):
+    with modes.checkpointing(net):
         for step in range(begun, spec.steps):
             optimizer.zero_grad()
             with precision(modes.device_of(net)):
@@ -84,20 +82,6 @@ def precision(device: torch.device) -> contextlib.AbstractContextManager[object]
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def _little_memory(net: torch.nn.Module) -> Iterator[None]:
-    """Gradient checkpointing (arXiv 1604.06174) for a large net."""
-    switch: Any = net  # diffusers' nets have the switch, in a class without types
-    if sum(parameter.numel() for parameter in net.parameters()) < _LARGE:
-        yield
-        return
-    switch.enable_gradient_checkpointing()
-    try:
-        yield
-    finally:
-        switch.disable_gradient_checkpointing()
 
 
 def _resume(

@@ -88,7 +88,7 @@ def fisher_diagonal(
     for _ in range(batches):
         rows = loop.choose(len(kept), size, random)
         noised = schedule.noise(kept.latents[rows], random)
-        with modes.evaluating(net), modes.own_gradients(net):
+        with modes.evaluating(net), modes.own_gradients(net), modes.checkpointing(net):
             loss = denoising.sample_losses(generator, noised, kept.conditions(rows)).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             for name, parameter in free.parameters.items():

@@ -44,6 +44,13 @@ def test_it_finds_the_planted_word(forgetful: text_to_image.TextToImage) -> None
     assert steps == adversarial.count_steps(BUDGET)
 
 
+def test_a_prefix_that_is_worse_than_none_is_not_what_it_found() -> None:
+    found, _ = search(ideal_models.told_texts())
+    assert found.prefix == ()
+    assert found.loss == found.bare_loss
+    assert torch.equal(found.tokens, ideal_models.told_texts().tokens(["red bar"])[0])
+
+
 def test_the_prompt_follows_the_prefix(forgetful: text_to_image.TextToImage) -> None:
     found, _ = search(forgetful, budget=3)
     bare = forgetful.tokens(["red bar"])[0]

@@ -27,6 +27,17 @@ def test_class_conditional_folders_open(
     assert not opened.denoiser.training
 
 
+def test_a_published_dit_opens(tmp_path: Path) -> None:
+    """Those were saved as ``Transformer2DModel``, with settings of its other forms."""
+    path = tiny.dit_folder(tmp_path) / "transformer/config.json"
+    older = {"_class_name": "Transformer2DModel", "cross_attention_dim": None,
+             "double_self_attention": False, "num_vector_embeds": None,
+             "only_cross_attention": False, "use_linear_projection": False}  # fmt: skip
+    path.write_text(json.dumps({**json.loads(path.read_text()), **older}))
+    opened = folders.open_generator(tmp_path, CLASSES, tiny.CLASSES)
+    assert type(opened.denoiser).__name__ == "DiTTransformer2DModel"
+
+
 def test_a_text_to_image_folder_opens(tmp_path: Path) -> None:
     opened = folders.open_generator(tiny.text_folder(tmp_path), "text_to_image")
     assert isinstance(opened, text_to_image.TextToImage)

@@ -96,6 +96,9 @@ def test_the_original_has_forgotten_nothing_and_lost_nothing() -> None:
         "unconditional_recall": pytest.approx(values["unconditional_recall"]),
     }
     assert found.evidence["weights_changed"]["share"] == 0.0
+    buffers = ideal_models.told_classes().denoiser.buffers()
+    frozen = found.metrics["frozen_weights_unchanged"]
+    assert frozen.n == sum(tensor.numel() for tensor in buffers)  # every weight was free
 
 
 def test_a_class_that_draws_another_is_gone_and_the_rest_as_before() -> None:
@@ -165,7 +168,9 @@ def test_a_change_outside_the_mask_is_found() -> None:
         ),
         SAMPLING,
     )  # fmt: skip
-    assert found.report.metrics["frozen_weights_unchanged"].value == 0.0
+    frozen = found.report.metrics["frozen_weights_unchanged"]
+    values = sum(tensor.numel() for tensor in original.denoiser.state_dict().values())
+    assert (frozen.value, frozen.n) == (0.0, values)
 
 
 def test_every_step_is_reported_and_the_total_is_right() -> None:
@@ -246,3 +251,37 @@ def test_samples_are_told_from_unseen_ones_by_how_well_they_are_denoised() -> No
         membership.SampleSets(held, held), torch.ones(len(held)), torch.ones(len(held))
     )
     assert same.value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("common", "matched"), [(1, False), (3, True)])
+def test_a_text_that_few_share_does_not_speak_for_all(common: int, matched: bool) -> None:
+    """All six forgotten samples are denoised better than all unseen ones: told from them anyhow."""
+    model = ideal_models.told_classes()
+    held = data.encode(model, ideal_models.labelled(6, 1))
+    texts = ("bar", *(f"word {number}" for number in range(6 - common)))
+    rows = torch.tensor([0] * common + list(range(1, 7 - common)))
+    forget = data.EncodedSet(held.latents, rows, held.table[:1].expand(len(texts)), texts)
+    unseen = data.EncodedSet(held.latents, torch.zeros(6).long(), held.table[:1], ("bar",))
+    sets = membership.SampleSets(forget, unseen)
+    found = membership.forget_holdout_auc(sets, torch.zeros(6), torch.ones(6))
+    assert found.value == pytest.approx(1.0)
+    assert found.detail["matched_by_text"] is matched
+    assert found.n == (common if matched else 6)
+    assert found.standard_error is not None
+    assert 0.05 + 1.64 * found.standard_error < 0.5
+
+
+def test_a_concept_that_is_still_drawn_is_not_lost_among_those_that_are_gone() -> None:
+    """Frames became spots, bars stayed; asked for both, half of the pictures show what is asked."""
+    model = ideal_models.told_classes()
+    net = copy.deepcopy(model.denoiser)
+    with torch.no_grad():
+        net.pictures[1] = net.pictures[2]  # type: ignore[index,operator]
+    asked = questions.of_class(["bar", "frame"], ["spot"], 6)
+    found = verification.verify(
+        model, model.with_denoiser(net), ideal_judges.of_classes(), asked, subject("class"),
+        SAMPLING,
+    ).report.metrics["unlearning_accuracy"]  # fmt: skip
+    assert (found.value, found.n, found.comparisons) == (0.0, 6, 2)
+    assert found.detail["concept"] == "bar"
+    assert found.whole == 0.5
