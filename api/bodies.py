@@ -84,16 +84,16 @@ def demand(body: schemas.ForgetRequestIn) -> demands.Demand:
 
 
 def _from_lines(raw: bytes) -> Any:  # noqa: ANN401
-    first, *lines = raw.decode().splitlines()
+    first, *lines = raw.decode().split("\n")  # no other character ends a line of NDJSON
     envelope = json.loads(first)
     if not isinstance(envelope, dict):
         msg = "the first line is not a JSON object"
         raise ValueError(msg)
     ids = [_id(line.strip()) for line in lines if line.strip()]
-    targets = list(envelope.get("targets") or [])
-    if ids:
-        targets.append({"kind": "sample", "ids": ids})
-    return {**envelope, "targets": targets}
+    targets = envelope.get("targets") or []
+    if not isinstance(targets, list) or not ids:
+        return {**envelope, "targets": targets}  # told what is wrong with them like any body
+    return {**envelope, "targets": [*targets, {"kind": "sample", "ids": ids}]}
 
 
 def _id(line: str) -> Any:  # noqa: ANN401

@@ -60,7 +60,7 @@ def _is_there(api: http.Api, address: str) -> bool:
     try:
         api.call("HEAD", address)
     except errors.ApiError as error:
-        if error.status == httpx.codes.NOT_FOUND:
+        if error.status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):  # it can come back
             return False
         raise
     return True

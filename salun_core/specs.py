@@ -3,6 +3,7 @@
 Free of torch, so that the HTTP side can use them. All shares and rates are fractions in [0, 1].
 """
 
+import re
 import statistics
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -39,10 +40,16 @@ class Spec(pydantic.BaseModel):
 
 # --- what to forget -------------------------------------------------------------------------
 
+_IDENTIFIER = r"^[^\x00-\x1f\x7f]+$"
+_LONGEST_IDENTIFIER = 256
 Identifier = Annotated[
-    str,
-    pydantic.Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    str, pydantic.Field(min_length=1, max_length=_LONGEST_IDENTIFIER, pattern=_IDENTIFIER)
 ]
+
+
+def is_identifier(text: str) -> bool:
+    """Whether a text can be an :data:`Identifier`."""
+    return len(text) <= _LONGEST_IDENTIFIER and re.fullmatch(_IDENTIFIER, text) is not None
 
 
 class SampleTarget(Spec):

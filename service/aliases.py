@@ -2,6 +2,7 @@
 forgot less."""
 
 import datetime
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ from sqlalchemy.dialects import postgresql
 
 from service import concepts, errors, settings, tables, telling, versions
 
-SERVABLE = {"verified", "published", "superseded"}
+# What the hub protocol reads as a number or a sha before it looks for an alias.
+_MEANS_A_VERSION = re.compile(r"[0-9]+|[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def point(session: orm.Session, model: tables.Model, name: str) -> Pointer:
     ).one_or_none()
     if row is None:
         raise errors.NotFound("alias-not-found", f"model {model.name!r} has no alias {name[:80]!r}")
-    alias, manifest_digest = row.tuple()
+    alias, manifest_digest = row
     ttl = datetime.timedelta(seconds=settings.load().pointer_ttl_seconds)
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     return Pointer(
@@ -79,9 +81,14 @@ def move_by_hand(
 ) -> None:
     """Move or make an alias on an operator's word; ``if_serial`` is what their ``If-Match`` names.
 
-    Raises :class:`errors.PreconditionFailed`, :class:`errors.Gone` and, for a version that lacks a
+    Raises :class:`errors.Invalid` for a name that stands for a version,
+    :class:`errors.PreconditionFailed`, :class:`errors.Gone` and, for a version that lacks a
     completed erasure, :class:`errors.Conflict` (``erasure-regression``).
     """
+    if name == "main" or _MEANS_A_VERSION.fullmatch(name):
+        detail = f"got alias {name!r}, which clients take for a version; choose another name"
+        problem = errors.Problem("/path/alias", "reserved-name", detail)
+        raise errors.Invalid("invalid-request", detail, [problem])
     current = session.get(tables.Alias, (model.id, name), with_for_update=True)
     serial = None if current is None else current.serial
     if serial != if_serial:
@@ -91,7 +98,7 @@ def move_by_hand(
         raise errors.PreconditionFailed("precondition-failed", detail)
     version = versions.by_number(session, model, number)
     versions.refuse_revoked(model, version)
-    if version.state not in SERVABLE:
+    if version.state not in versions.SERVABLE:
         detail = f"version {number} is {version.state}; expected one that passed verification"
         raise errors.Conflict("version-not-servable", detail)
     lacking = missing_erasures(session, model, version)

@@ -38,9 +38,13 @@ class Caller:
         """The name that audit entries carry."""
         return f"key:{self.key_id}"
 
+    def may(self, scope: Scope) -> bool:
+        """Whether the key has the scope, or ``admin``."""
+        return bool(self.scopes & {scope, "admin"})
+
     def require(self, scope: Scope) -> None:
         """Raise :class:`errors.Forbidden` unless the key has the scope, or ``admin``."""
-        if not self.scopes & {scope, "admin"}:
+        if not self.may(scope):
             got = ", ".join(sorted(self.scopes))
             detail = f"this key has the scopes {got}; this call needs {scope}"
             raise errors.Forbidden("insufficient-scope", detail)

@@ -331,5 +331,5 @@ def _sort_again(session: orm.Session, batch: tables.Batch) -> None:
 
 
 def _withdraw_if_empty(session: orm.Session, batch: tables.Batch) -> None:
-    if not _has_members(session, batch):
+    if batch.state not in ("verified", "completed") and not _has_members(session, batch):
         batch.state = "withdrawn"

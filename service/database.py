@@ -43,6 +43,7 @@ def engine() -> sa.Engine:
         pool_size=20,
         max_overflow=20,
         pool_pre_ping=True,
+        hide_parameters=True,  # of what goes wrong; they name persons
     )
 
 

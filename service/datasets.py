@@ -6,9 +6,9 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
-from sqlalchemy import orm
+from sqlalchemy import exc, orm
 
-from service import artifacts, errors, jobs, storage, tables, telling
+from service import artifacts, destruction, errors, jobs, storage, tables, telling
 
 SPLITS = (tables.TRAIN, "test", "holdout")
 
@@ -38,14 +38,21 @@ def register(
         dataset = tables.Dataset(name=name, files=list(files))
         session.add(dataset)
     elif dataset.status == "failed":
+        destruction.condemn(session, set(dataset.files) - set(files))
         dataset.files, dataset.status, dataset.errors = list(files), "ingesting", []
     else:
-        detail = f"dataset {name!r} exists and is {dataset.status}; choose another name"
-        raise errors.Conflict("dataset-exists", detail)
-    session.flush()
+        raise _taken(name, f" and is {dataset.status}")
+    try:
+        session.flush()
+    except exc.IntegrityError as taken_meanwhile:
+        raise _taken(name) from taken_meanwhile
     job = jobs.enqueue(session, jobs.INGESTION, line=f"dataset:{dataset.id}", subject_id=dataset.id)
     telling.audit(session, actor, "dataset.register", dataset.id, files=list(files))
     return dataset, job
+
+
+def _taken(name: str, state: str = "") -> errors.Conflict:
+    return errors.Conflict("dataset-exists", f"dataset {name!r} exists{state}; choose another name")
 
 
 def by_name(session: orm.Session, name: str) -> tables.Dataset:

@@ -139,6 +139,18 @@ def resolved(
     if problems:
         detail = f"{len(problems)} targets name nothing to forget: {problems[0].detail}"
         raise errors.Invalid("invalid-target", detail, problems[: ledger.MAX_PROBLEMS])
+    check_share(session, model, policy, resolution, before)
+    return resolution
+
+
+def check_share(
+    session: orm.Session,
+    model: tables.Model,
+    policy: models.ModelPolicy,
+    resolution: ledger.Resolution,
+    before: int,
+) -> None:
+    """Raise :class:`errors.Invalid` where this and what was named before come to too much."""
     limit = policy.max_forget_share
     share = _share_with(session, model, resolution, before, limit)
     if share > limit:
@@ -147,7 +159,6 @@ def resolved(
             f"the model's policy allows {limit:.1%}"
         )
         raise errors.Invalid("forget-budget-exceeded", detail)
-    return resolution
 
 
 def needs_second_person(
@@ -182,6 +193,7 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
     """What submitting would do, without doing it; unknown targets are told, not raised."""
     check(demand)
     model = served_model(session, demand)
+    families.check_method(models.family_of(model), demand.method)
     resolution = ledger.resolve(session, model, demand.targets)
     states = dict(
         session.execute(

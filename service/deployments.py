@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
-from service import aliases, errors, tables
+from service import aliases, errors, tables, versions
 
 
 def record(
@@ -39,4 +39,7 @@ def record(
         .values(deployment=deployment, model_id=model.id, **values)
         .on_conflict_do_update(index_elements=["deployment", "model_id"], set_=values)
     )
-    return aliases.missing_erasures(session, model, version) == 0
+    return (
+        version.state in versions.SERVABLE
+        and aliases.missing_erasures(session, model, version) == 0
+    )

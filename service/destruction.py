@@ -71,9 +71,16 @@ def is_needed(digest: str, *, besides: uuid.UUID) -> bool:
 def _needed(
     digest: sa.SQLColumnExpression[str], besides: uuid.UUID | None = None
 ) -> sa.ColumnElement[bool]:
-    """Whether a version, a dataset, a judge, an audit or a job that is not over holds content."""
+    """Whether content is held: by a version, a dataset, a judge, an audit, a job that is not over
+    or one whose version passed and is not purged.
+    """
     step, job = tables.JobStep, tables.Job
-    of_job = (job.id.is_distinct_from(besides), job.status.in_(jobs.UNFINISHED))
+    made = tables.Version
+    passed = sa.exists().where(made.job_id == job.id, made.state.not_in(("staged", "purged")))
+    of_job = (
+        job.id.is_distinct_from(besides),
+        sa.or_(job.status.in_(jobs.UNFINISHED), passed),
+    )
     return sa.or_(
         sa.exists().where(tables.VersionFile.digest == digest),
         sa.exists().where(digest == sa.any_(tables.Dataset.files)),

@@ -19,6 +19,7 @@ from service import (
     jobs,
     models,
     pace,
+    planning,
     rewriting,
     tables,
     telling,
@@ -42,6 +43,17 @@ def enqueue_due(session: orm.Session) -> int:
             jobs.enqueue(session, jobs.DISPOSAL, line=pace.line_of(model.id), subject_id=model.id)
             queued += 1
     return queued
+
+
+def move_left_aliases(session: orm.Session, model: tables.Model) -> list[str]:
+    """Move aliases that point at what remembers to what is served, once the grace is over.
+
+    Nobody who pulls by them would be told otherwise that the model has forgotten.
+    """
+    left = _left_aliases(session, model)
+    for name, served in left:
+        aliases.move(session, "worker", model, name, versions.by_number(session, model, served))
+    return [name for name, _ in left]
 
 
 def revoke_superseded(session: orm.Session, model: tables.Model) -> list[int]:
@@ -103,6 +115,7 @@ def erase_samples(session: orm.Session, model: tables.Model) -> int:
     session.flush()
     rewriting.drop_rows(session, dataset, due)
     _rename(session, dataset.id, marks, _persons_gone(session, dataset.id, subjects))
+    planning.rename(session, dataset.id, marks)
     destruction.condemn(session, set(before) - set(dataset.files))
     destruction.condemn_cache(session, before)
     telling.audit(session, "worker", "samples.erase", dataset.id, samples=len(due))
@@ -117,6 +130,8 @@ def _has_due(session: orm.Session, model: tables.Model) -> bool:
     """
     if session.scalars(_purgeable(model).limit(1)).first() is not None:
         return True
+    if _left_aliases(session, model):
+        return True
     if any(
         aliases.missing_erasures(session, model, version)
         for version in session.scalars(_superseded(model))
@@ -124,6 +139,24 @@ def _has_due(session: orm.Session, model: tables.Model) -> bool:
         return True
     erasable = session.scalars(_erasable(model).order_by(None).limit(1)).first() is not None
     return erasable and not _data_in_use(session, model, but_runs_on=pace.line_of(model.id))
+
+
+def _left_aliases(session: orm.Session, model: tables.Model) -> list[tuple[str, int]]:
+    """Names of aliases that remember, and the version that the production alias points at."""
+    grace = datetime.timedelta(seconds=models.policy_of(model).grace_seconds)
+    alias, served = orm.aliased(tables.Alias), orm.aliased(tables.Alias)
+    other = sa.select(alias.name, alias.version, served.version).where(
+        alias.model_id == model.id,
+        served.model_id == model.id,
+        served.name == models.PRODUCTION,
+        served.version != alias.version,
+        served.moved_at < sa.func.clock_timestamp() - grace,
+    )
+    return [
+        (name, newest)
+        for name, number, newest in session.execute(other.order_by(alias.name))
+        if aliases.missing_erasures(session, model, versions.by_number(session, model, number))
+    ]
 
 
 def _superseded(model: tables.Model) -> sa.Select[tables.Version]:
@@ -163,19 +196,29 @@ def _purgeable(model: tables.Model) -> sa.Select[tables.Version]:
 
 
 def _erasable(model: tables.Model) -> sa.Select[tables.Sample]:
-    """Samples that this model erased long enough ago, and every other model over them too."""
+    """Samples that every model over them erased so long ago that its own proof window is over.
+
+    One whose first upload waits for its validation remembers them, as far as anybody knows.
+    """
     sample, erasure = tables.Sample, tables.Erasure
-    before = sa.func.clock_timestamp() - _window(model)
     others = orm.aliased(tables.Model)
     theirs = orm.aliased(tables.Erasure)
+    their_window = sa.func.make_interval(
+        0, 0, 0, 0, 0, 0, others.policy["proof_window_seconds"].as_float()
+    )
+    first_upload = sa.exists().where(
+        tables.Version.model_id == others.id,
+        tables.Version.state == "staged",
+        sa.func.jsonb_array_length(tables.Version.errors) == 0,
+    )
     remembered = sa.exists().where(
         others.dataset_id == model.dataset_id,
-        others.head.is_not(None),
+        sa.or_(others.head.is_not(None), first_upload),
         ~sa.exists().where(
             theirs.model_id == others.id,
             theirs.sample_id == sample.sample_id,
             theirs.version.is_not(None),
-            theirs.erased_at < before,
+            theirs.erased_at < sa.func.clock_timestamp() - their_window,
         ),
     )
     return (
@@ -185,7 +228,6 @@ def _erasable(model: tables.Model) -> sa.Select[tables.Sample]:
             sample.dataset_id == model.dataset_id,
             erasure.model_id == model.id,
             erasure.version.is_not(None),
-            erasure.erased_at < before,
             ~remembered,
         )
         .order_by(sample.file_index, sample.row_group, sample.row_index)

@@ -63,7 +63,8 @@ def enter(session: orm.Session, request: tables.ForgetRequest) -> None:
     """Place a request that was kept out of the batches until now; needs ``by_id(lock=True)``.
 
     It is resolved anew: others may have erased meanwhile what it names. Names that are gone
-    altogether leave it ``action_required`` (``target_unresolved``).
+    altogether leave it ``action_required`` (``target_unresolved``). Raises :class:`errors.Invalid`
+    (``forget-budget-exceeded``) where others have used up what the policy allows.
     """
     demand = demands.of_request(session, request)
     model = demands.served_model(session, demand)
@@ -72,6 +73,7 @@ def enter(session: orm.Session, request: tables.ForgetRequest) -> None:
         fulfilment.require_person(session, request, "target_unresolved")
         return
     policy = models.policy_of(model)
+    demands.check_share(session, model, policy, resolution, erasures.count(session, model))
     placements = _place(session, model, policy, demand, resolution)
     request.status, request.stage, request.reason = "pending", "queued", None
     fresh = _fresh(placements)
@@ -134,7 +136,8 @@ def withdraw(session: orm.Session, actor: str, request_id: uuid.UUID) -> tables.
     request = by_id(session, request_id, lock=True)
     if request.status == "cancelled":
         return request
-    if request.status != "pending" and request.stage != AWAITING_APPROVAL:
+    is_held = request.status == "action_required" and request.stage == AWAITING_APPROVAL
+    if request.status != "pending" and not is_held:
         detail = f"this request is {request.status}; only a pending one can be withdrawn"
         raise errors.Conflict("batch-sealed", detail)
     batches.require_open(session, request)

@@ -20,11 +20,13 @@ import sqlalchemy as sa
 from PIL import Image
 from sqlalchemy import orm
 
+from salun_core import specs
 from service import datasets, errors, storage, tables, tombstones
 
 ROWS_AT_A_TIME = 512
 MAX_ERRORS = 20
 _FORMATS = ("PNG", "JPEG", "WEBP")
+_NAMED = "1 to 256 characters, none of them a control character"
 _COLUMNS = ("sample_id", "image", "split", "label", "text", "subject_id")
 
 Progress = Callable[[int, int], None]
@@ -128,8 +130,10 @@ def _checked(row: dict[str, Any], pointer: str, tally: _Tally) -> tuple[Any, ...
     label = _label(row.get("label"), tally)
     text = row.get("text")
     name = f"sample {str(sample_id)[:64]!r}"
-    if not isinstance(sample_id, str | int) or str(sample_id) == "":
-        problem = ("sample-id", f"got sample_id {sample_id!r}, expected text or an integer")
+    if not isinstance(sample_id, str | int) or not _can_be_named(sample_id):
+        problem = ("sample-id", f"got sample_id {sample_id!r}, expected {_NAMED}, or an integer")
+    elif (unnamed := _cannot_be_named(row)) is not None:
+        problem = (unnamed, f"{name}: got a {unnamed} that is no text of {_NAMED}")
     elif split not in datasets.SPLITS:
         problem = ("split", f"{name}: got split {split!r}, expected train, test or holdout")
     elif label is None and not isinstance(text, str):
@@ -141,10 +145,26 @@ def _checked(row: dict[str, Any], pointer: str, tally: _Tally) -> tuple[Any, ...
         tally.splits[split] = tally.splits.get(split, 0) + 1
         if split == tables.TRAIN and label is not None:
             tally.class_sizes[str(label)] = tally.class_sizes.get(str(label), 0) + 1
-        subject = row.get("subject_id")
-        subject = None if subject is None else str(subject)
+        subject = None if row.get("subject_id") is None else str(row["subject_id"])
         return (str(sample_id), split, label, text, subject, hashlib.sha256(content).digest())
     tally.problems.append(errors.Problem(pointer, *problem))
+    return None
+
+
+def _can_be_named(value: object) -> bool:
+    """Whether a demand can name it later; what it cannot name can never be erased."""
+    return specs.is_identifier(str(value))
+
+
+def _cannot_be_named(row: dict[str, Any]) -> str | None:
+    """What of a row, beside its id, no demand could name; as the problem's code."""
+    subject, label, text = (row.get(key) for key in ("subject_id", "label", "text"))
+    if subject is not None and not _can_be_named(subject):
+        return "subject-id"
+    if isinstance(label, str) and not _can_be_named(label):
+        return "label"
+    if text is not None and not (isinstance(text, str) and "\0" not in text):
+        return "text"
     return None
 
 

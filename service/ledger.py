@@ -217,3 +217,49 @@ def _trained(
             )
         ).all()
     )
+
+
+def not_deleted(session: orm.Session, model: tables.Model, sample_ids: Sequence[str]) -> list[str]:
+    """Those of these training samples that no disposal has deleted meanwhile, in their order."""
+    sample = tables.Sample
+    found = set(
+        session.scalars(
+            sa.select(sample.sample_id).where(
+                sample.dataset_id == model.dataset_id,
+                sample.sample_id == sa.any_(sa.literal(list(sample_ids), database.Names())),
+            )
+        )
+    )
+    missing = {
+        tombstones.of_sample(model.dataset_id, name): name
+        for name in sample_ids
+        if name not in found
+    }
+    stone = tables.Tombstone
+    deleted = {
+        missing[mark]
+        for mark in session.scalars(
+            sa.select(stone.sample_mark).where(
+                stone.dataset_id == model.dataset_id,
+                stone.sample_mark == sa.any_(sa.literal(list(missing), database.Names())),
+            )
+        )
+    }
+    return [name for name in sample_ids if name not in deleted]
+
+
+def keeps_of_classes(
+    session: orm.Session, model: tables.Model, sample_ids: Sequence[str], gone: Sequence[str]
+) -> bool:
+    """Whether training keeps a sample of a class of these samples that is not among ``gone``."""
+    sample = tables.Sample
+    own = sa.select(sample.label).where(
+        sample.dataset_id == model.dataset_id,
+        sample.sample_id == sa.any_(sa.literal(list(sample_ids), database.Names())),
+    )
+    of_classes = sa.select(sample.sample_id).where(
+        sample.dataset_id == model.dataset_id,
+        sample.split == tables.TRAIN,
+        sample.label.in_(own),
+    )
+    return bool(set(session.scalars(of_classes)).difference(gone))

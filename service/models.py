@@ -5,7 +5,7 @@ from typing import Annotated, Literal, cast
 
 import pydantic
 import sqlalchemy as sa
-from sqlalchemy import orm
+from sqlalchemy import exc, orm
 
 from salun_core import generation_specs, specs
 from service import acceptance as gates
@@ -101,7 +101,7 @@ def register(
         raise _invalid_dataset(f"{needed}s-missing", detail)
     taken = session.scalar(sa.select(tables.Model.id).where(tables.Model.name == name))
     if taken is not None:
-        raise errors.Conflict("model-exists", f"model {name!r} exists; choose another name")
+        raise _taken(name)
     model = tables.Model(
         name=name,
         family=family,
@@ -109,9 +109,16 @@ def register(
         policy=policy.model_dump(mode="json"),
     )
     session.add(model)
-    session.flush()
+    try:
+        session.flush()
+    except exc.IntegrityError as taken_meanwhile:
+        raise _taken(name) from taken_meanwhile
     telling.audit(session, actor, "model.register", model.id, family=family)
     return model
+
+
+def _taken(name: str) -> errors.Conflict:
+    return errors.Conflict("model-exists", f"model {name!r} exists; choose another name")
 
 
 def by_name(session: orm.Session, name: str, *, lock: bool = False) -> tables.Model:

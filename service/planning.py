@@ -25,6 +25,7 @@ from service import (
     jobs,
     ledger,
     models,
+    pace,
     storage,
     tables,
     versions,
@@ -140,6 +141,39 @@ def without_erased(session: orm.Session, version: tables.Version, plan: Plan) ->
     return replace(plan, withheld_ids=sorted(named - own))
 
 
+def rename(session: orm.Session, dataset_id: uuid.UUID, marks: Mapping[str, str]) -> None:
+    """Write the plans of finished jobs over a dataset anew, with marks for the ids of what is gone.
+
+    Needs that no job over the dataset is half done.
+    """
+    lines = [
+        pace.line_of(model_id)
+        for model_id in session.scalars(
+            sa.select(tables.Model.id).where(tables.Model.dataset_id == dataset_id)
+        )
+    ]
+    planned = sa.select(tables.Job).where(
+        tables.Job.line.in_(lines), tables.Job.inputs["plan"].as_string().is_not(None)
+    )
+    for job in session.scalars(planned):
+        plan = _kept(job.inputs)
+        if plan is None or job.inputs is None:
+            continue
+        renamed = replace(
+            plan,
+            forget_ids=[marks.get(one, one) for one in plan.forget_ids],
+            previous_ids=[marks.get(one, one) for one in plan.previous_ids],
+            withheld_ids=[marks.get(one, one) for one in plan.withheld_ids],
+        )
+        if renamed != plan:
+            destruction.condemn(session, [job.inputs["plan"]])
+            job.inputs = {**job.inputs, "plan": _stored(renamed)}
+
+
+def _stored(plan: Plan) -> str:
+    return storage.put([json.dumps(asdict(plan), sort_keys=True).encode()]).digest
+
+
 def _kept(inputs: dict[str, Any] | None) -> Plan | None:
     """The plan that a job's inputs name, if it is in the store whole."""
     if inputs is None or not storage.is_intact(inputs["plan"]):
@@ -155,9 +189,8 @@ def _pin(claimed: jobs.Claim) -> Plan:
     """Make the plan, unless it is pinned; how often batches were halved holds for any plan."""
     with database.transaction() as session:
         plan = _make(session, session.get_one(tables.Batch, claimed.subject_id))
-    stored = storage.put([json.dumps(asdict(plan), sort_keys=True).encode()])
     inputs = {
-        "plan": stored.digest,
+        "plan": _stored(plan),
         "base_version": plan.base_version,
         "target_digest": plan.target_digest,
         "recipes": plan.recipes,
@@ -190,10 +223,23 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     # A disposal for another model over the same data ends first: it deletes samples and renames
     # their ids. One that comes later sees that this job runs, and deletes nothing.
     session.get_one(tables.Dataset, model.dataset_id, with_for_update={"read": True})
-    forget_ids = batches.sample_ids(session, batch.id)
+    forget_ids = ledger.not_deleted(session, model, batches.sample_ids(session, batch.id))
+    withheld_ids = _named(
+        session,
+        model,
+        sa.and_(
+            tables.Erasure.version.is_(None),
+            tables.Erasure.batch_id.in_(_about_to_be_served(batch)),
+        ),
+    )
     kind = cast("specs.ForgetKind", batch.kind)
     previous = _erased_before(session, model)
     previous_ids = list(previous)
+    gone = [*forget_ids, *previous_ids, *withheld_ids]
+    if kind == "class" and ledger.keeps_of_classes(session, model, forget_ids, gone):
+        # Others took back what they wanted forgotten of it, or wait for a person: what is kept of
+        # the class must stay as good as it was, and the rest look like what was never seen.
+        kind = "samples"
     left = ledger.training_size(model) - len(forget_ids) - len(previous_ids)
     composed = composing.decide(session, model)
     excluded = erasures.forgotten_labels(session, model)
@@ -223,14 +269,7 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
         forget_ids=forget_ids,
         previous_ids=previous_ids,
         previous_by=list(previous.values()),
-        withheld_ids=_named(
-            session,
-            model,
-            sa.and_(
-                tables.Erasure.version.is_(None),
-                tables.Erasure.batch_id.in_(_about_to_be_served(batch)),
-            ),
-        ),
+        withheld_ids=withheld_ids,
         excluded_labels=excluded,
         target_digest=ledger.ids_digest([*forget_ids, *(one.concept for one in targets)]),
         family=models.family_of(model),

@@ -43,7 +43,7 @@ def drop_rows(
         for one in in_file:
             doomed.setdefault(one.row_group, set()).add(one.row_index)
             names.append(one.sample_id)
-        stored = _without(storage.path_of(files[file_index]), doomed)
+        stored = without(storage.path_of(files[file_index]), doomed)
         session.merge(tables.Blob(digest=stored.digest, size=stored.size))
         files[file_index] = stored.digest
         session.execute(
@@ -60,11 +60,13 @@ def drop_rows(
     session.flush()
 
 
-def _without(path: Path, doomed: dict[int, set[int]]) -> storage.Stored:
+def without(path: Path, doomed: dict[int, set[int]]) -> storage.Stored:
+    """A Parquet file without these rows, by row group, in the store; types lose dictionaries."""
     source = pq.ParquetFile(path)
+    schema = pa.schema([field.with_type(_plain(field.type)) for field in source.schema_arrow])
     with tempfile.TemporaryDirectory(dir=storage.root() / "incoming") as folder:
         target = Path(folder) / "rows.parquet"
-        with pq.ParquetWriter(target, source.schema_arrow) as writer:
+        with pq.ParquetWriter(target, schema) as writer:
             for row_group in range(source.num_row_groups):
                 table = source.read_row_group(row_group)
                 gone = doomed.get(row_group, set())
@@ -72,6 +74,20 @@ def _without(path: Path, doomed: dict[int, set[int]]) -> storage.Stored:
                     table = table.filter(
                         pa.array([row not in gone for row in range(table.num_rows)])
                     )
+                table = table.cast(schema)
                 if table.num_rows:
                     writer.write_table(table, row_group_size=table.num_rows)
         return storage.put_file(target)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """A type without dictionaries: they are written whole, with values that no row has any more."""
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_plain(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_plain(kind.value_type)))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_plain(kind.value_type)))
+    return kind

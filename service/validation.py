@@ -9,6 +9,7 @@ from sqlalchemy import orm
 from service import (
     aliases,
     artifacts,
+    destruction,
     erasures,
     errors,
     jobs,
@@ -96,9 +97,8 @@ def refuse(session: orm.Session, version: tables.Version, problem: errors.Proble
 
 def discard(session: orm.Session, version: tables.Version) -> None:
     """Take back a version that was refused while its uploader still waited for the answer."""
-    session.execute(
-        sa.delete(tables.VersionFile).where(tables.VersionFile.version_id == version.id)
-    )
+    files = sa.delete(tables.VersionFile).where(tables.VersionFile.version_id == version.id)
+    destruction.condemn(session, session.scalars(files.returning(tables.VersionFile.digest)))
     session.execute(sa.delete(tables.Version).where(tables.Version.id == version.id))
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import orm
 
 from service import artifacts, database, errors, tables, telling
 
+SERVABLE = frozenset({"verified", "published", "superseded"})
 SHA_LENGTH = 40  # what hub clients take for a commit
 
 
@@ -91,6 +92,17 @@ def by_number(session: orm.Session, model: tables.Model, number: int) -> tables.
     return version
 
 
+def refuse_unservable(model: tables.Model, version: tables.Version) -> None:
+    """Refuse the weights of a version that was revoked, or that did not pass (yet).
+
+    Raises :class:`errors.Gone` or :class:`errors.NotFound`. What is known of it may be read.
+    """
+    refuse_revoked(model, version)
+    if version.state not in SERVABLE:
+        detail = f"version {version.number} of model {model.name!r} is {version.state}: not passed"
+        raise errors.NotFound("version-not-servable", detail)
+
+
 def refuse_revoked(model: tables.Model, version: tables.Version) -> None:
     """Raise :class:`errors.Gone` for a version that must not be served any more."""
     if version.state in {"revoked", "purged"}:
@@ -144,15 +156,29 @@ def revoke(
     return version
 
 
-def blob_is_servable(session: orm.Session, digest: str) -> bool:
-    """Whether content may be downloaded: not when only revoked versions hold it."""
-    states = session.scalars(
-        sa.select(tables.Version.state)
-        .join(tables.VersionFile, tables.VersionFile.version_id == tables.Version.id)
-        .where(tables.VersionFile.digest == digest)
-        .distinct()
-    ).all()
-    return not states or bool(set(states) - {"revoked", "purged"})
+def refuse_unservable_blob(session: orm.Session, digest: str, *, uploads: bool) -> None:
+    """Refuse content of no version that may be served.
+
+    Raises :class:`errors.Gone` where only revoked versions hold it, or it is about to be destroyed;
+    :class:`errors.NotFound` where it belongs to none, or to one that did not pass (yet): training
+    data, or an upload that is under way. Who ``uploads`` sees those.
+    """
+    states = set(
+        session.scalars(
+            sa.select(tables.Version.state)
+            .join(tables.VersionFile, tables.VersionFile.version_id == tables.Version.id)
+            .where(tables.VersionFile.digest == digest)
+        )
+    )
+    if states & SERVABLE:
+        return
+    if states - {"revoked", "purged"} or (
+        not states and session.get(tables.Condemned, digest) is None
+    ):
+        if uploads:
+            return
+        raise errors.NotFound("blob-not-found", f"no blob {digest} of a version that is served")
+    raise errors.Gone("version-revoked", f"blob {digest} belongs to revoked versions only")
 
 
 def forgets(version: tables.Version) -> list[int]:

@@ -14,6 +14,7 @@ def run(lease: leases.Lease) -> None:
     with database.transaction() as session:
         job = jobs.hold(session, claimed)
         model = session.get_one(tables.Model, claimed.subject_id)
+        disposal.move_left_aliases(session, model)
         disposal.revoke_superseded(session, model)
         disposal.purge_versions(session, model)
         disposal.erase_samples(session, model)

@@ -4,18 +4,19 @@ import base64
 from typing import Annotated
 
 import fastapi
+import sqlalchemy as sa
 from fastapi import responses
 from sqlalchemy.dialects import postgresql
 from starlette import concurrency
 
 from api import auth, sessions
 from api.schemas import base, registry
-from service import database, errors, settings, storage, tables, versions
+from service import api_keys, database, errors, settings, storage, tables, versions
 
 router = fastapi.APIRouter(prefix="/v1/blobs/sha256", tags=["blobs"])
 WRITE_BYTES = 2**20
 
-ReaderOfBlobs = Annotated[object, fastapi.Depends(auth.writer_or_puller)]
+ReaderOfBlobs = Annotated[api_keys.Caller, fastapi.Depends(auth.writer_or_puller)]
 
 
 @router.put(
@@ -52,21 +53,26 @@ async def upload(request: fastapi.Request, _: auth.Writer, digest: base.Digest) 
 @router.head("/{digest}", response_class=responses.FileResponse)
 @router.get("/{digest}", response_class=responses.FileResponse)
 def download(
-    session: sessions.Session, _: ReaderOfBlobs, digest: base.Digest
+    session: sessions.Session, caller: ReaderOfBlobs, digest: base.Digest
 ) -> responses.FileResponse:
-    """The content, whole or by ``Range``; 410 when only revoked versions hold it."""
-    return file_response(session, digest)
+    """The content, whole or by ``Range``; 410 when only revoked versions hold it.
+
+    Who only pulls gets the files of versions that are served.
+    """
+    return file_response(session, digest, uploads=caller.may("models:write"))
 
 
 def file_response(
-    session: sessions.Session, digest: str, headers: dict[str, str] | None = None
+    session: sessions.Session,
+    digest: str,
+    headers: dict[str, str] | None = None,
+    *,
+    uploads: bool = False,
 ) -> responses.FileResponse:
     """Serve content with a strong ETag and ``Repr-Digest`` (RFC 9530)."""
     if session.get(tables.Blob, digest) is None or not storage.exists(digest):
         raise errors.NotFound("blob-not-found", f"no blob {digest}")
-    if not versions.blob_is_servable(session, digest):
-        detail = f"blob {digest} belongs to revoked versions only"
-        raise errors.Gone("version-revoked", detail)
+    versions.refuse_unservable_blob(session, digest, uploads=uploads)
     encoded = base64.b64encode(bytes.fromhex(digest)).decode()
     return responses.FileResponse(
         storage.path_of(digest),
@@ -81,7 +87,9 @@ def file_response(
 
 
 def _record(stored: storage.Stored) -> None:
+    """Note the content; what was condemned and is sent again is wanted again."""
     with database.transaction() as session:
+        session.execute(sa.delete(tables.Condemned).where(tables.Condemned.digest == stored.digest))
         session.execute(
             postgresql.insert(tables.Blob)
             .values(digest=stored.digest, size=stored.size)

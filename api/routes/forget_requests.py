@@ -31,7 +31,7 @@ IfMatch = Annotated[str | None, fastapi.Header(alias="If-Match")]
 Body = Annotated[schemas.ForgetRequestIn, fastapi.Depends(bodies.forget_request)]
 
 
-def _must_exist(session: sessions.Session, request_id: uuid.UUID) -> None:
+def _must_exist(_: auth.Reader, session: sessions.Session, request_id: uuid.UUID) -> None:
     """Unknown ids are told before a stream begins: afterwards it could only break off."""
     forget_requests.by_id(session, request_id)
 

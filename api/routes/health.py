@@ -3,6 +3,7 @@ refuse requests."""
 
 import fastapi
 import sqlalchemy as sa
+from sqlalchemy import exc
 
 from api import sessions
 
@@ -18,5 +19,9 @@ def livez() -> dict[str, str]:
 @router.get("/readyz")
 def readyz(session: sessions.Session) -> dict[str, str]:
     """The database answers and has the schema; 503 otherwise."""
-    session.execute(sa.text("SELECT 1 FROM forget_request LIMIT 1"))
+    try:
+        session.execute(sa.text("SELECT 1 FROM forget_request LIMIT 1"))
+    except exc.ProgrammingError as missing:
+        detail = "the database has no schema; `make migrate` brings it up to date"
+        raise fastapi.HTTPException(503, detail) from missing
     return {"status": "ready"}

@@ -1,8 +1,8 @@
 """The Hugging Face hub's read protocol, so that stock clients pull with ``HF_ENDPOINT`` set to us.
 
 Revisions are aliases, version numbers, ``main`` (= ``production``) and the sha, a truncated
-manifest digest. A revoked revision answers 410 **with** ``X-Error-Code: RevisionNotFound``:
-without that header clients quietly serve old weights from their cache.
+manifest digest, of versions that passed. A revoked revision answers 410 **with** ``X-Error-Code:
+RevisionNotFound``: without that header clients quietly serve old weights from their cache.
 """
 
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ from service import aliases, models, tables, versions
 from service import errors as refusals
 
 router = fastapi.APIRouter(tags=["hub read protocol"])
-Revision = Annotated[str, fastapi.Path(min_length=1, max_length=96)]
+Revision = Annotated[str, fastapi.Path(min_length=1, max_length=96, pattern=r"^[^\x00]+$")]
 
 
 class HubError(Exception):
@@ -107,7 +107,7 @@ def _resolve(
         raise HubError(missing, "RepoNotFound") from missing
     try:
         version = _named(session, owner, revision)
-        versions.refuse_revoked(owner, version)
+        versions.refuse_unservable(owner, version)
     except (refusals.NotFound, refusals.Gone) as refusal:
         raise HubError(refusal, "RevisionNotFound") from refusal
     return owner, version

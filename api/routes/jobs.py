@@ -14,7 +14,7 @@ from service import batches, cancellation, database, jobs, models, sealing
 router = fastapi.APIRouter(prefix="/v1", tags=["jobs and batches"])
 
 
-def _must_exist(session: sessions.Session, job_id: uuid.UUID) -> None:
+def _must_exist(_: auth.Reader, session: sessions.Session, job_id: uuid.UUID) -> None:
     """Unknown ids are told before a stream begins: afterwards it could only break off."""
     jobs.by_id(session, job_id)
 

@@ -96,7 +96,7 @@ def show_version(
     session: sessions.Session, _: auth.Puller, model: base.Name, number: Number
 ) -> registry.VersionOut:
     """A version's state and files; 410 once revoked."""
-    owner, version = _servable(session, model, number)
+    owner, version = _unrevoked(session, model, number)
     return presenting.version(session, owner, version)
 
 
@@ -105,7 +105,8 @@ def manifest(
     session: sessions.Session, _: auth.Puller, model: base.Name, number: Number
 ) -> responses.Response:
     """The manifest's very bytes; their SHA-256 is ``manifest_digest``."""
-    version = _servable(session, model, number)[1]
+    owner, version = _unrevoked(session, model, number)
+    versions.refuse_unservable(owner, version)
     headers = {"ETag": f'"{version.manifest_digest}"', "Cache-Control": "private, no-cache"}
     return responses.Response(version.manifest, media_type="application/json", headers=headers)
 
@@ -124,7 +125,7 @@ def report(
 ) -> responses.Response:
     """The verification report of an unlearned version, passed or not, as JSON or as a page."""
     with database.transaction() as session:
-        version = _servable(session, model, number)[1]
+        version = _unrevoked(session, model, number)[1]
     if version.report is None:
         raise errors.NotFound("report-not-found", f"version {number} was uploaded, not unlearned")
     return reports.answer(request, form, version.report, version)
@@ -205,7 +206,7 @@ def report_deployment(
     )
 
 
-def _servable(
+def _unrevoked(
     session: sessions.Session, model: str, number: int
 ) -> tuple[tables.Model, tables.Version]:
     owner = models.by_name(session, model)

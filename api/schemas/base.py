@@ -17,7 +17,15 @@ Digest = Annotated[
     str,
     pydantic.Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, 64 lower-case hex digits"),
 ]
-Reason = Annotated[str, pydantic.Field(min_length=1, max_length=2000)]
+Reason = Annotated[
+    str,
+    pydantic.Field(
+        min_length=1,
+        max_length=2000,
+        pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+$",
+        description="text without control characters but tabs and line feeds",
+    ),
+]
 
 
 class Input(pydantic.BaseModel):

@@ -28,7 +28,7 @@ class Attestation(base.Input):
     """How the identity behind the demand was checked."""
 
     identity_verified: bool
-    method: Annotated[str, pydantic.Field(min_length=1, max_length=64)]
+    method: Annotated[specs.Identifier, pydantic.Field(max_length=64)]
 
 
 class ForgetRequestIn(base.Input):
@@ -71,9 +71,9 @@ class ForgetRequestIn(base.Input):
     submitted_at: pydantic.AwareDatetime | None = None
     priority: Literal["standard", "expedited"] = "standard"
     attestation: Attestation | None = None
-    callback_endpoint: Annotated[
-        str | None, pydantic.Field(max_length=64, pattern=r"^whe_[A-Za-z0-9_-]+$")
-    ] = None
+    callback_endpoint: None = pydantic.Field(
+        default=None, description="not offered yet: poll the request, or follow its events"
+    )
     reason: base.Reason | None = None
 
 

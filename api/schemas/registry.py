@@ -179,7 +179,7 @@ class DeploymentReportOut(base.Output):
 class ApiKeyIn(base.Input):
     """A key to make."""
 
-    name: Annotated[str, pydantic.Field(min_length=1, max_length=128)]
+    name: Annotated[specs.Identifier, pydantic.Field(max_length=128)]
     scopes: Annotated[tuple[Scope, ...], pydantic.Field(min_length=1)]
 
 

@@ -182,7 +182,7 @@ def _targets(
 ) -> list[dict[str, Any]]:
     ids = list(samples)
     if samples_file is not None:
-        lines = samples_file.read_text(encoding="utf-8").splitlines()
+        lines = samples_file.read_text(encoding="utf-8").split("\n")
         ids += [line.strip() for line in lines if line.strip()]
     targets: list[dict[str, Any]] = [{"kind": "sample", "ids": ids}] if ids else []
     targets += [{"kind": "class", "label": label} for label in labels]

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import uuid
 import zipfile
 from typing import Any
@@ -339,6 +340,73 @@ def test_other_refusals_of_a_request(api: conftest.Api, model: str) -> None:
     stream = f"/v1/forget-requests/{accepted['id']}/events"
     problem(api.http.get(stream, headers=odd), 422, "invalid-request")
     api.ended(accepted["id"])
+
+
+@pytest.mark.parametrize("targets", [5, True, "x", {"kind": "class"}])
+def test_lines_whose_first_has_no_targets_to_add_to(
+    api: conftest.Api, model: str, targets: object
+) -> None:
+    lines = json.dumps({"model": model, "targets": targets}) + "\nimg_0001\n"
+    headers = {"Content-Type": "application/x-ndjson", "Idempotency-Key": str(uuid.uuid4())}
+    answer = api.http.post("/v1/forget-requests", content=lines, headers=headers)
+    problem(answer, 422, "invalid-target")
+
+
+def test_only_a_line_feed_ends_a_line(api: conftest.Api, model: str) -> None:
+    """U+0085 and U+2028 end lines of text, not of NDJSON: this is one id, which nobody has."""
+    lines = json.dumps({"model": model}) + "\nimg_0001\u0085img_0002\u2028x\n"
+    headers = {"Content-Type": "application/x-ndjson"}
+    answer = api.http.post("/v1/forget-requests:validate", content=lines.encode(), headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["targets_summary"]["unknown"] == 1
+
+
+def test_characters_that_the_database_cannot_hold(api: conftest.Api, model: str) -> None:
+    person = {"kind": "subject", "subject_id": "john.roe@example.org"}
+    body: dict[str, Any] = {"model": model, "targets": [person]}
+    attested = {"identity_verified": True, "method": "by\x00mail"}
+    for more in ({"reason": "a\x00b"}, {"attestation": attested}):
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        answer = api.http.post("/v1/forget-requests", json={**body, **more}, headers=headers)
+        problem(answer, 422, "invalid-request")
+    named = {"name": "a\x00b", "scopes": ["models:pull"]}
+    problem(api.http.post("/v1/api-keys", json=named), 422, "invalid-request")
+    reason = {"reason": "tabs\tand\nlines are text"}
+    problem(api.http.post("/v1/jobs/none/cancel", json=reason), 422, "invalid-request")
+    assert all("john.roe" not in p.read_text() for p in api.running.folder.logs.glob("*.log"))
+
+
+def test_what_would_be_ignored_is_refused(api: conftest.Api, model: str) -> None:
+    answer = api.forget(
+        model, {"kind": "class", "label": "one"}, callback_endpoint="whe_1", method=conftest.QUICK
+    )
+    assert item_codes(problem(answer, 422, "invalid-request"))[0][0] == "/callback_endpoint"
+
+
+def test_a_dry_run_refuses_the_recipe_that_submitting_refuses(
+    api: conftest.Api, model: str
+) -> None:
+    body = {
+        "model": model,
+        "targets": [{"kind": "class", "label": "one"}],
+        "method": {"learning_rate": -1.0},
+    }
+    problem(api.http.post("/v1/forget-requests:validate", json=body), 422, "invalid-method")
+
+
+@pytest.mark.parametrize("alias", ["main", "7", "0" * 40])
+def test_an_alias_that_clients_take_for_a_version(
+    api: conftest.Api, model: str, alias: str
+) -> None:
+    path = f"/v1/models/{model}/aliases/{alias}"
+    answer = api.http.put(path, json={"version": 1}, headers={"If-Match": '"0"'})
+    assert item_codes(problem(answer, 422, "invalid-request")) == [("/path/alias", "reserved-name")]
+
+
+def test_a_stream_asks_for_the_key_first(api: conftest.Api) -> None:
+    with conftest.client(api.running.base_url, None) as nobody:
+        for path in (f"/v1/forget-requests/{uuid.uuid4()}", f"/v1/jobs/{uuid.uuid4()}"):
+            problem(nobody.get(f"{path}/events"), 401, "unauthenticated")
 
 
 def test_no_answer_repeats_an_identity(api: conftest.Api, model: str) -> None:

@@ -233,6 +233,24 @@ def test_an_open_batch_can_be_left_until_it_is_sealed(api: conftest.Api) -> None
     assert done[0]["result_version"] == done[1]["result_version"] == 2
 
 
+def _is_told_of_and_not_served(api: conftest.Api, model: str, version: dict[str, Any]) -> None:
+    """What failed still knows what it should have forgotten: nobody pulls it by its number."""
+    weights = next(f["digest"] for f in version["files"] if f["path"] == "model.safetensors")
+    sha = version["manifest_digest"][:40]
+    with api.with_scopes("models:pull") as puller:
+        assert puller.get(f"/v1/models/{model}/versions/2").status_code == 200
+        for path in (
+            f"/v1/models/{model}/versions/2/manifest",
+            f"/v1/blobs/sha256/{weights}",
+            f"/api/models/{model}/revision/2",
+            f"/api/models/{model}/tree/{sha}",
+            f"/{model}/resolve/2/model.safetensors",
+        ):
+            assert puller.get(path).status_code == 404, path
+        answer = puller.head(f"/{model}/resolve/2/model.safetensors")
+        assert answer.headers["X-Error-Code"] == "RevisionNotFound"
+
+
 def test_a_failed_gate_keeps_the_version_staged_and_says_why(api: conftest.Api) -> None:
     """Steps too small to forget anything: the default gates must refuse the result."""
     model = api.model()
@@ -243,7 +261,9 @@ def test_a_failed_gate_keeps_the_version_staged_and_says_why(api: conftest.Api) 
     assert ended["reason"] == "verification_failed", job["error"]
     assert ended["status"] == "action_required"
     assert api.http.get(f"/v1/models/{model}").json()["aliases"] == {"production": 1}
-    assert api.http.get(f"/v1/models/{model}/versions/2").json()["state"] == "staged"
+    version = api.http.get(f"/v1/models/{model}/versions/2").json()
+    assert version["state"] == "staged"
+    _is_told_of_and_not_served(api, model, version)
     report = api.http.get(f"/v1/forget-requests/{answer['id']}/report").json()
     assert report["verdict"]["passed"] is False
     assert report["verdict"]["failures"]

@@ -104,11 +104,23 @@ def test_stock_clients_follow_the_alias_and_raise_on_what_was_revoked(
     assert stock.snapshot(model, "production") == moved
 
 
+def test_a_key_that_was_revoked_is_told_to_stock_clients(api: conftest.Api, model: str) -> None:
+    """They would go on with what lies in their cache, and say nothing."""
+    with conftest.client(api.running.base_url, "salun_wrong") as stranger:
+        answer = stranger.head(f"/{model}/resolve/main/model.safetensors")
+        assert (answer.status_code, answer.headers["X-Error-Code"]) == (401, "RevisionNotFound")
+        assert "X-Error-Code" not in stranger.get(f"/v1/models/{model}").headers
+    with api.with_scopes("requests:read") as reader:
+        answer = reader.get(f"/api/models/{model}/revision/main")
+        assert (answer.status_code, answer.headers["X-Error-Code"]) == (403, "RevisionNotFound")
+
+
 def test_what_is_not_there_says_so_in_the_clients_words(
     api: conftest.Api, model: str, stock: Stock
 ) -> None:
     assert stock.snapshot("nobody") == {"error": "RepositoryNotFoundError"}
     assert stock.snapshot(model, "no-such-alias") == {"error": "RevisionNotFoundError"}
+    assert api.http.get(f"/api/models/{model}/revision/%00").status_code == 422
     answer = api.http.head(f"/{model}/resolve/production/model.safetensors.index.json")
     assert (answer.status_code, answer.headers["X-Error-Code"]) == (404, "EntryNotFound")
     assert len(answer.headers["X-Repo-Commit"]) == 40

@@ -18,6 +18,7 @@ from service import (
     fulfilment,
     jobs,
     models,
+    planning,
     publication,
     queue,
     storage,
@@ -171,3 +172,66 @@ def test_large_demands_do_not_pass_a_budget_side_by_side(caller: api_keys.Caller
             concurrent.futures.wait([second], timeout=1)
         with pytest.raises(errors.Invalid, match=r"allows 60\.0%"):
             second.result(timeout=30)
+
+
+def test_approving_does_not_pass_a_budget_either(caller: api_keys.Caller) -> None:
+    """Two demands of 30 % wait for a second person, who may let in one of them under 50 %."""
+    policy = {**AT_ONCE, "max_forget_share": 0.5, "budget": {"daily_share": 0.25}}
+    model = duties.new_model(policy)
+    parts = [[f"s{n}" for n in range(start, start + 72)] for start in (0, 100)]
+    held = [bare_models.submit(caller, model, bare_models.samples(*ids)) for ids in parts]
+    assert [state(one)[0] for one in held] == ["action_required"] * 2
+    second = bare_models.caller("second")
+    approve(second, held[0])
+    with pytest.raises(errors.Invalid, match=r"allows 50\.0%"):
+        approve(second, held[1])
+    assert [state(one)[0] for one in held] == ["pending", "action_required"]
+
+
+def test_what_was_denied_cannot_be_withdrawn(caller: api_keys.Caller) -> None:
+    model = duties.new_model({**AT_ONCE, "budget": {"daily_share": 0.01}})
+    held = bare_models.submit(caller, model, bare_models.samples(*(f"s{n}" for n in range(9))))
+    deny(caller, held)
+    with database.transaction() as session, pytest.raises(errors.Conflict, match="is denied"):
+        forget_requests.withdraw(session, "test", held)
+    assert state(held)[0] == "denied"
+
+
+def test_denying_one_does_not_strand_who_waits_for_the_same(caller: api_keys.Caller) -> None:
+    """Its first part waits to be served, the other for a person; s1 is demanded once more."""
+    model = duties.new_model({**AT_ONCE, "auto_publish": False, "batch_window_seconds": 3600.0})
+    classes = specs.ClassTarget(kind="class", label="a")
+    first = bare_models.submit(caller, model, bare_models.samples("s1"), classes)
+    bare_models.flush(model)
+    bare_models.publish(claim())
+    fail(claim())
+    passed = next(one for one in duties.batches_of(first) if one.result_version is not None)
+    deny(caller, first)
+    again = bare_models.submit(
+        caller, model, bare_models.samples("s1" if passed.kind == "samples" else "s0")
+    )
+    assert state(again)[0] == "pending"
+    with database.transaction() as session:
+        row = models.by_name(session, model)
+        publication.move_alias(session, "test", row, models.PRODUCTION, 2, 1)
+    assert state(again)[0] == "completed"
+
+
+@pytest.mark.parametrize("taken_back", [True, False])
+def test_a_class_of_which_something_is_kept_is_so_many_samples(
+    caller: api_keys.Caller, taken_back: bool
+) -> None:
+    """Two demands come to a whole class by ids; then the first is withdrawn, or not."""
+    model = duties.new_model(bare_models.generous(3600.0))
+    halves = [[f"s{n}" for n in range(start, duties.SAMPLES, 4)] for start in (0, 2)]
+    first, second = (bare_models.submit(caller, model, bare_models.samples(*ids)) for ids in halves)
+    assert [batch.kind for batch in duties.batches_of(second)] == ["class"]
+    if taken_back:
+        with database.transaction() as session:
+            forget_requests.withdraw(session, "test", first)
+    bare_models.flush(model)
+    if not taken_back:
+        bare_models.publish(claim())
+    claimed = claim()
+    assert claimed.subject_id in [batch.id for batch in duties.batches_of(second)]
+    assert planning.pinned(claimed).kind == ("samples" if taken_back else "class")

@@ -5,7 +5,9 @@ import datetime
 import io
 import json
 import uuid
+from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
@@ -28,6 +30,7 @@ from service import (
     models,
     planning,
     queue,
+    rewriting,
     storage,
     tables,
     versions,
@@ -322,6 +325,129 @@ def test_what_another_model_remembers_stays(caller: api_keys.Caller, model: str)
     erase(caller, other, bare_models.samples(*gone))
     let_pass(hours=2)
     assert dispose(model)[2] == 5
+
+
+def test_every_model_has_its_own_proof_window(caller: api_keys.Caller, model: str) -> None:
+    """The other's is over at once, this one's after an hour: until then its proof stays."""
+    with database.transaction() as session:
+        dataset_id = models.by_name(session, model).dataset_id
+    other = over(dataset_id, "other")
+    with database.transaction() as session:
+        models.by_name(session, other).policy = {**POLICY, "proof_window_seconds": 0.0}
+    gone = material.train_ids()[:5]
+    for name in (model, other):
+        erase(caller, name, bare_models.samples(*gone))
+    assert dispose(other)[2] == 0
+    let_pass(hours=2)
+    assert dispose(other)[2] == 5
+
+
+def test_a_first_upload_that_waits_for_its_validation_remembers(
+    caller: api_keys.Caller, model: str
+) -> None:
+    with database.transaction() as session:
+        dataset_id = models.by_name(session, model).dataset_id
+    other = over(dataset_id, "other")
+    with database.transaction() as session:
+        row = models.by_name(session, other)
+        row.head = None
+        first = versions.by_number(session, row, 1)
+        first.state = "staged"
+    erase(caller, model, bare_models.samples(*material.train_ids()[:5]))
+    let_pass(hours=2)
+    assert dispose(model)[2] == 0
+    with database.transaction() as session:  # it is refused
+        first = versions.by_number(session, models.by_name(session, other), 1)
+        first.errors = [{"pointer": "", "code": "x", "detail": "x"}]
+    assert dispose(model)[2] == 5
+
+
+def job_of(claimed: jobs.Claim) -> tables.Job:
+    with database.transaction() as session:
+        return session.get_one(tables.Job, claimed.job_id)
+
+
+def test_plans_that_are_kept_name_nobody_who_is_gone(caller: api_keys.Caller, model: str) -> None:
+    gone = material.train_ids()[:5]
+    bare_models.submit(caller, model, bare_models.samples(*gone))
+    claimed = jobs.claim(queue.UNLEARNING, "test")
+    assert claimed is not None
+    plan = planning.pinned(claimed)
+    old = job_of(claimed).inputs or {}
+    bare_models.publish(claimed)
+    let_pass(hours=2)
+    assert dispose(model)[2] == 5
+    destroy()
+    with database.transaction() as session:
+        kept = planning.of_version(
+            session, versions.by_number(session, models.by_name(session, model), 2)
+        )
+    assert not storage.exists(old["plan"])
+    assert len(kept.forget_ids) == 5
+    assert not set(kept.forget_ids) & set(gone)
+    assert kept.target_digest == plan.target_digest
+    content = storage.read((job_of(claimed).inputs or {})["plan"])
+    assert not [name for name in gone if name.encode() in content]
+
+
+def test_what_was_deleted_while_it_was_demanded_again_is_no_part_of_a_plan(
+    caller: api_keys.Caller, model: str
+) -> None:
+    """The row of the erasure was written under the old id, after ids had become marks."""
+    gone, other = material.train_ids()[:2]
+    erase(caller, model, bare_models.samples(gone))
+    let_pass(hours=2)
+    assert dispose(model)[2] == 1
+    bare_models.submit(caller, model, bare_models.samples(other))
+    with database.transaction() as session:
+        row = models.by_name(session, model)
+        batch_id = session.scalars(
+            sa.select(tables.Erasure.batch_id).where(tables.Erasure.sample_id == other)
+        ).one()
+        session.add(tables.Erasure(model_id=row.id, sample_id=gone, batch_id=batch_id))
+    claimed = jobs.claim(queue.UNLEARNING, "test")
+    assert claimed is not None
+    assert list(planning.pinned(claimed).forget_ids) == [other]
+
+
+def test_an_alias_that_was_left_behind_follows_after_the_grace(
+    caller: api_keys.Caller, model: str
+) -> None:
+    with database.transaction() as session:
+        row = models.by_name(session, model)
+        row.policy = {**POLICY, "grace_seconds": 3600.0}
+        aliases.move_by_hand(session, "test", row, "canary", 1, None)
+    erase(caller, model, bare_models.samples(*material.train_ids()[:5]))
+    with database.transaction() as session:
+        assert disposal.move_left_aliases(session, models.by_name(session, model)) == []
+        moved = {"moved_at": sa.func.clock_timestamp() - datetime.timedelta(hours=2)}
+        session.execute(sa.update(tables.Alias).values(moved))
+    with database.transaction() as session:
+        row = models.by_name(session, model)
+        assert disposal.move_left_aliases(session, row) == ["canary"]
+        assert aliases.point(session, row, "canary").version == 2
+        assert disposal.move_left_aliases(session, row) == []
+
+
+def test_dictionaries_of_a_file_keep_nothing_of_who_is_gone(tmp_path: Path) -> None:
+    """Of pandas' categories every one is written, whether a row has it or not."""
+    names = ["jane roe", "john doe"]
+    words = pa.array(names).dictionary_encode()
+    pictures = pa.StructArray.from_arrays(
+        [pa.array([b"picture of jane", b"picture of john"]).dictionary_encode()], names=["bytes"]
+    )
+    path = tmp_path / "people.parquet"
+    lists = pa.array([["tag of jane"], ["tag of john"]])
+    table = pa.table({"subject_id": words, "image": pictures, "tags": lists})
+    pq.write_table(table, path)
+    stored = rewriting.without(path, {0: {0}})
+    content = storage.path_of(stored.digest).read_bytes()
+    assert b"jane" not in content
+    assert b"john doe" in content
+    left = pq.read_table(storage.path_of(stored.digest)).to_pylist()
+    assert left == [
+        {"subject_id": "john doe", "image": {"bytes": b"picture of john"}, "tags": ["tag of john"]}
+    ]
 
 
 def test_a_job_in_the_midst_of_its_work_is_not_robbed(caller: api_keys.Caller, model: str) -> None:

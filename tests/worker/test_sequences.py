@@ -53,7 +53,7 @@ def test_versions_are_made_from_the_anchor_or_in_a_short_chain(
     report = api.http.get(f"/v1/forget-requests/{done[-1]['id']}/report").json()
     erased = len({*material.train_ids()[:10], *material.train_ids("zero")})
     assert report["evidence"]["previous_count"] == erased
-    assert report["metrics"]["previous_erasures"]["n"] == erased
+    assert report["metrics"]["previous_erasures"]["detail"]["n_all"] == erased
     moved = api.http.put(
         f"/v1/models/{model}/aliases/production",
         json={"version": 3},
