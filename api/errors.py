@@ -77,27 +77,24 @@ def install(app: fastapi.FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def _refusal(request: fastapi.Request, error: Exception) -> ProblemResponse:
-    refusal = _as(error, errors.Refusal)
+def answer(refused: errors.Refusal | Unauthenticated) -> ProblemResponse:
+    """The problem document of a refusal."""
+    if isinstance(refused, Unauthenticated):
+        detail = "expected a valid key in 'Authorization: Bearer <key>'; got none, or one not known"
+        return problem(401, "unauthenticated", detail, headers={"WWW-Authenticate": "Bearer"})
     problems = [
         {"pointer": item.pointer, "code": item.code, "detail": item.detail}
-        for item in refusal.problems
+        for item in refused.problems
     ]
-    headers = _to_hub_clients(request) if isinstance(refusal, errors.Forbidden) else {}
-    return problem(status_of(refusal), refusal.code, refusal.detail, problems, headers=headers)
+    return problem(status_of(refused), refused.code, refused.detail, problems)
 
 
-def _to_hub_clients(request: fastapi.Request) -> dict[str, str]:
-    """A key that is refused: without this code stock clients serve old weights from their cache."""
-    path = request.url.path
-    is_hub = path.startswith("/api/models/") or path.split("/")[2:3] == ["resolve"]
-    return {"X-Error-Code": "RevisionNotFound"} if is_hub else {}
+def _refusal(_: fastapi.Request, error: Exception) -> ProblemResponse:
+    return answer(_as(error, errors.Refusal))
 
 
-def _unauthenticated(request: fastapi.Request, __: Exception) -> ProblemResponse:
-    detail = "expected a valid key in 'Authorization: Bearer <key>'; got none, or one not known"
-    headers = {"WWW-Authenticate": "Bearer", **_to_hub_clients(request)}
-    return problem(401, "unauthenticated", detail, headers=headers)
+def _unauthenticated(_: fastapi.Request, error: Exception) -> ProblemResponse:
+    return answer(_as(error, Unauthenticated))
 
 
 def _invalid_body(_: fastapi.Request, error: Exception) -> ProblemResponse:

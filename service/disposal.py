@@ -228,6 +228,8 @@ def _erasable(model: tables.Model) -> sa.Select[tables.Sample]:
             sample.dataset_id == model.dataset_id,
             erasure.model_id == model.id,
             erasure.version.is_not(None),
+            # Follows from the rest, and spares the rest most samples at every sweep.
+            erasure.erased_at < sa.func.clock_timestamp() - _window(model),
             ~remembered,
         )
         .order_by(sample.file_index, sample.row_group, sample.row_index)
@@ -245,15 +247,9 @@ def _data_in_use(
 
     What runs on the line ``but_runs_on`` does not count: a disposal there waits for its end.
     """
-    lines = [
-        pace.line_of(model_id)
-        for model_id in session.scalars(
-            sa.select(tables.Model.id).where(tables.Model.dataset_id == model.dataset_id)
-        )
-    ]
     job = tables.Job
     busy = sa.select(job.id).where(
-        job.line.in_(lines),
+        job.line.in_(pace.lines_over(session, model.dataset_id)),
         job.kind != jobs.DISPOSAL,
         sa.or_(
             sa.and_(job.status == "running", job.line.is_distinct_from(but_runs_on)),

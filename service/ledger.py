@@ -221,30 +221,9 @@ def _trained(
 
 def not_deleted(session: orm.Session, model: tables.Model, sample_ids: Sequence[str]) -> list[str]:
     """Those of these training samples that no disposal has deleted meanwhile, in their order."""
-    sample = tables.Sample
-    found = set(
-        session.scalars(
-            sa.select(sample.sample_id).where(
-                sample.dataset_id == model.dataset_id,
-                sample.sample_id == sa.any_(sa.literal(list(sample_ids), database.Names())),
-            )
-        )
-    )
-    missing = {
-        tombstones.of_sample(model.dataset_id, name): name
-        for name in sample_ids
-        if name not in found
-    }
-    stone = tables.Tombstone
-    deleted = {
-        missing[mark]
-        for mark in session.scalars(
-            sa.select(stone.sample_mark).where(
-                stone.dataset_id == model.dataset_id,
-                stone.sample_mark == sa.any_(sa.literal(list(missing), database.Names())),
-            )
-        )
-    }
+    there = _trained(session, model.dataset_id, _is_one_of(sample_ids))
+    missing = [name for name in sample_ids if name not in there]
+    deleted = tombstones.known(session, model.dataset_id, missing, sa.true())
     return [name for name in sample_ids if name not in deleted]
 
 
@@ -252,14 +231,10 @@ def keeps_of_classes(
     session: orm.Session, model: tables.Model, sample_ids: Sequence[str], gone: Sequence[str]
 ) -> bool:
     """Whether training keeps a sample of a class of these samples that is not among ``gone``."""
-    sample = tables.Sample
-    own = sa.select(sample.label).where(
-        sample.dataset_id == model.dataset_id,
-        sample.sample_id == sa.any_(sa.literal(list(sample_ids), database.Names())),
-    )
-    of_classes = sa.select(sample.sample_id).where(
-        sample.dataset_id == model.dataset_id,
-        sample.split == tables.TRAIN,
-        sample.label.in_(own),
-    )
-    return bool(set(session.scalars(of_classes)).difference(gone))
+    labels = set(_trained(session, model.dataset_id, _is_one_of(sample_ids)).values()) - {None}
+    of_classes = _trained(session, model.dataset_id, tables.Sample.label.in_(labels))
+    return not of_classes.keys() <= set(gone)
+
+
+def _is_one_of(sample_ids: Sequence[str]) -> sa.ColumnElement[bool]:
+    return tables.Sample.sample_id == sa.any_(sa.literal(list(sample_ids), database.Names()))

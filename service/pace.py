@@ -17,6 +17,12 @@ def line_of(model_id: uuid.UUID) -> str:
     return f"model:{model_id}"
 
 
+def lines_over(session: orm.Session, dataset_id: uuid.UUID) -> list[str]:
+    """The lines of all models over a dataset."""
+    over_it = sa.select(tables.Model.id).where(tables.Model.dataset_id == dataset_id)
+    return [line_of(model_id) for model_id in session.scalars(over_it)]
+
+
 def jobs_ahead(session: orm.Session, model_id: uuid.UUID) -> int:
     """How many of the model's jobs wait or run."""
     return session.scalar(waiting(sa.literal(line_of(model_id)))) or 0

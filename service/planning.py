@@ -146,14 +146,9 @@ def rename(session: orm.Session, dataset_id: uuid.UUID, marks: Mapping[str, str]
 
     Needs that no job over the dataset is half done.
     """
-    lines = [
-        pace.line_of(model_id)
-        for model_id in session.scalars(
-            sa.select(tables.Model.id).where(tables.Model.dataset_id == dataset_id)
-        )
-    ]
     planned = sa.select(tables.Job).where(
-        tables.Job.line.in_(lines), tables.Job.inputs["plan"].as_string().is_not(None)
+        tables.Job.line.in_(pace.lines_over(session, dataset_id)),
+        tables.Job.inputs["plan"].as_string().is_not(None),
     )
     for job in session.scalars(planned):
         plan = _kept(job.inputs)

@@ -20,7 +20,7 @@ from service import (
     versions,
 )
 
-_PASSED = {"verified", "published", "superseded", "revoked", "purged"}
+_PASSED = versions.SERVABLE | versions.WITHDRAWN
 
 
 def stage(

@@ -17,6 +17,7 @@ from sqlalchemy import orm
 from service import artifacts, database, errors, tables, telling
 
 SERVABLE = frozenset({"verified", "published", "superseded"})
+WITHDRAWN = frozenset({"revoked", "purged"})
 SHA_LENGTH = 40  # what hub clients take for a commit
 
 
@@ -105,7 +106,7 @@ def refuse_unservable(model: tables.Model, version: tables.Version) -> None:
 
 def refuse_revoked(model: tables.Model, version: tables.Version) -> None:
     """Raise :class:`errors.Gone` for a version that must not be served any more."""
-    if version.state in {"revoked", "purged"}:
+    if version.state in WITHDRAWN:
         detail = f"version {version.number} of model {model.name!r} was revoked"
         raise errors.Gone("version-revoked", detail)
 
@@ -145,7 +146,7 @@ def revoke(
     if aliases:
         detail = f"alias {', '.join(aliases)} points at version {number}; move it first"
         raise errors.Conflict("version-in-use", detail)
-    if version.state not in {"revoked", "purged"}:
+    if version.state not in WITHDRAWN:
         version.state = "revoked"
         version.revoke_reason = reason
         version.revoked_at = sa.func.clock_timestamp()
@@ -172,13 +173,11 @@ def refuse_unservable_blob(session: orm.Session, digest: str, *, uploads: bool) 
     )
     if states & SERVABLE:
         return
-    if states - {"revoked", "purged"} or (
-        not states and session.get(tables.Condemned, digest) is None
-    ):
-        if uploads:
-            return
+    condemned = session.get(tables.Condemned, digest) is not None
+    if states <= WITHDRAWN if states else condemned:
+        raise errors.Gone("version-revoked", f"blob {digest} belongs to revoked versions only")
+    if not uploads:
         raise errors.NotFound("blob-not-found", f"no blob {digest} of a version that is served")
-    raise errors.Gone("version-revoked", f"blob {digest} belongs to revoked versions only")
 
 
 def forgets(version: tables.Version) -> list[int]:

@@ -15,7 +15,7 @@ from sqlalchemy import orm
 from api import auth, errors, sessions
 from api.routes import blobs
 from api.schemas import base
-from service import aliases, models, tables, versions
+from service import aliases, api_keys, models, tables, versions
 from service import errors as refusals
 
 router = fastapi.APIRouter(tags=["hub read protocol"])
@@ -25,9 +25,27 @@ Revision = Annotated[str, fastapi.Path(min_length=1, max_length=96, pattern=r"^[
 class HubError(Exception):
     """A refusal with the ``X-Error-Code`` that stock clients act on."""
 
-    def __init__(self, refusal: refusals.Refusal, code: str, commit: str | None = None) -> None:
-        super().__init__(refusal.detail)
+    def __init__(
+        self,
+        refusal: refusals.Refusal | errors.Unauthenticated,
+        code: str,
+        commit: str | None = None,
+    ) -> None:
+        super().__init__(str(refusal))
         self.refusal, self.code, self.commit = refusal, code, commit
+
+
+def _puller(credentials: auth.Credentials) -> api_keys.Caller:
+    """The caller. A key that is refused is told with a code too, like what was revoked."""
+    try:
+        caller = auth.identify(credentials)
+        caller.require("models:pull")
+    except (errors.Unauthenticated, refusals.Forbidden) as refused:
+        raise HubError(refused, "RevisionNotFound") from refused
+    return caller
+
+
+Puller = Annotated[api_keys.Caller, fastapi.Depends(_puller)]
 
 
 def install(app: fastapi.FastAPI) -> None:
@@ -36,14 +54,14 @@ def install(app: fastapi.FastAPI) -> None:
 
 
 @router.get("/api/models/{model}")
-def model_info(session: sessions.Session, _: auth.Puller, model: base.Name) -> dict[str, Any]:
+def model_info(session: sessions.Session, _: Puller, model: base.Name) -> dict[str, Any]:
     """What ``main`` is now."""
     return _info(session, model, "main")
 
 
 @router.get("/api/models/{model}/revision/{revision}")
 def revision_info(
-    session: sessions.Session, _: auth.Puller, model: base.Name, revision: Revision
+    session: sessions.Session, _: Puller, model: base.Name, revision: Revision
 ) -> dict[str, Any]:
     """The sha of a revision and its files."""
     return _info(session, model, revision)
@@ -51,7 +69,7 @@ def revision_info(
 
 @router.get("/api/models/{model}/tree/{revision}")
 def tree(
-    session: sessions.Session, _: auth.Puller, model: base.Name, revision: Revision
+    session: sessions.Session, _: Puller, model: base.Name, revision: Revision
 ) -> list[dict[str, Any]]:
     """The files of a revision with sizes and digests."""
     version = _resolve(session, model, revision)[1]
@@ -70,7 +88,7 @@ def tree(
 @router.head("/{model}/resolve/{revision}/{path:path}", response_class=responses.FileResponse)
 @router.get("/{model}/resolve/{revision}/{path:path}", response_class=responses.FileResponse)
 def resolve(
-    session: sessions.Session, _: auth.Puller, model: base.Name, revision: Revision, path: str
+    session: sessions.Session, _: Puller, model: base.Name, revision: Revision, path: str
 ) -> responses.FileResponse:
     """One file of a revision."""
     version = _resolve(session, model, revision)[1]
@@ -131,8 +149,10 @@ def _named(session: orm.Session, owner: tables.Model, revision: str) -> tables.V
 def _render(_: fastapi.Request, error: Exception) -> responses.Response:
     if not isinstance(error, HubError):
         raise error
-    headers = {"X-Error-Code": error.code, "X-Error-Message": error.refusal.code}
+    answer = errors.answer(error.refusal)
+    answer.headers["X-Error-Code"] = error.code
+    if isinstance(error.refusal, refusals.Refusal):
+        answer.headers["X-Error-Message"] = error.refusal.code
     if error.commit is not None:
-        headers["X-Repo-Commit"] = error.commit
-    status = errors.status_of(error.refusal)
-    return errors.problem(status, error.refusal.code, error.refusal.detail, headers=headers)
+        answer.headers["X-Repo-Commit"] = error.commit
+    return answer

@@ -39,7 +39,7 @@ def all_measurements(
         found["previous_erasures"] = _gone(hits["previous"], questions.previous)
     if "paraphrases" in hits:
         recall = share(hits["paraphrases"], target=0.0)
-        prompts = _by(hits["paraphrases"], [q.prompt for q in questions.paraphrases])
+        prompts = _means(_split(hits["paraphrases"], [q.prompt for q in questions.paraphrases]))
         found["paraphrase_recall"] = recall.model_copy(update={"detail": {"per_prompt": prompts}})
     if "compositions" in hits:
         drop, error = accuracy.paired_drop(before["compositions"], hits["compositions"])
@@ -164,16 +164,14 @@ def _max_drop(
 
 def _gone(hits: torch.Tensor, asked: Sequence[asking.Question]) -> specs.Measurement:
     """1 − recall, of the concept that is seen most; with several all together as ``mean``."""
-    subjects = [question.subject for question in asked]
-    recalls = _by(hits, subjects)
-    detail: dict[str, object] = {"recall_per_concept": recalls}
-    if len(recalls) > 1:
+    by_concept = _split(hits, [question.subject for question in asked])
+    detail: dict[str, object] = {"recall_per_concept": _means(by_concept)}
+    if len(by_concept) > 1:
         detail["mean"] = 1.0 - hits.double().mean().item()
-    every = []
-    for concept in recalls:
-        rows = torch.tensor([subject == concept for subject in subjects])
-        found = share(~hits[rows], target=1.0)
-        every.append(found.model_copy(update={"detail": {"concept": concept, **detail}}))
+    every = [
+        share(~own, target=1.0).model_copy(update={"detail": {"concept": concept, **detail}})
+        for concept, own in by_concept.items()
+    ]
     return extremes.worst(every, lambda one: 1.0 - one.value)
 
 
@@ -182,12 +180,11 @@ def _seen(hits: torch.Tensor, asked: Sequence[asking.Question]) -> specs.Measure
 
     What it does not see there it cannot miss afterwards.
     """
-    subjects = [question.subject for question in asked]
-    recalls = _by(hits, subjects)
-    worst = min(recalls, key=lambda subject: recalls[subject])
-    rows = torch.tensor([subject == worst for subject in subjects])
+    by_concept = _split(hits, [question.subject for question in asked])
+    recalls = _means(by_concept)
+    worst = min(recalls, key=lambda concept: recalls[concept])
     detail = {"concept": worst, "recall_per_concept": recalls}
-    return share(hits[rows], target=1.0).model_copy(update={"detail": detail})
+    return share(by_concept[worst], target=1.0).model_copy(update={"detail": detail})
 
 
 def _unasked(
@@ -205,9 +202,9 @@ def _any_of(answer: answers.Answer, judge: judges.Judge, concepts: Sequence[str]
     return torch.stack([told[:, judge.columns(one)].all(dim=1) for one in concepts]).any(dim=0)
 
 
-def _by(hits: torch.Tensor, names: Sequence[str]) -> dict[str, float]:
-    """The share of true values for each name."""
-    rows: dict[str, list[float]] = {}
-    for name, hit in zip(names, hits.tolist(), strict=True):
-        rows.setdefault(name, []).append(float(hit))
-    return {name: sum(values) / len(values) for name, values in rows.items()}
+def _split(hits: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The hits of each name, in order of its first."""
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        rows.setdefault(name, []).append(row)
+    return {name: hits[own] for name, own in rows.items()}

@@ -5,9 +5,7 @@ import datetime
 import io
 import json
 import uuid
-from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
@@ -30,7 +28,6 @@ from service import (
     models,
     planning,
     queue,
-    rewriting,
     storage,
     tables,
     versions,
@@ -427,27 +424,6 @@ def test_an_alias_that_was_left_behind_follows_after_the_grace(
         assert disposal.move_left_aliases(session, row) == ["canary"]
         assert aliases.point(session, row, "canary").version == 2
         assert disposal.move_left_aliases(session, row) == []
-
-
-def test_dictionaries_of_a_file_keep_nothing_of_who_is_gone(tmp_path: Path) -> None:
-    """Of pandas' categories every one is written, whether a row has it or not."""
-    names = ["jane roe", "john doe"]
-    words = pa.array(names).dictionary_encode()
-    pictures = pa.StructArray.from_arrays(
-        [pa.array([b"picture of jane", b"picture of john"]).dictionary_encode()], names=["bytes"]
-    )
-    path = tmp_path / "people.parquet"
-    lists = pa.array([["tag of jane"], ["tag of john"]])
-    table = pa.table({"subject_id": words, "image": pictures, "tags": lists})
-    pq.write_table(table, path)
-    stored = rewriting.without(path, {0: {0}})
-    content = storage.path_of(stored.digest).read_bytes()
-    assert b"jane" not in content
-    assert b"john doe" in content
-    left = pq.read_table(storage.path_of(stored.digest)).to_pylist()
-    assert left == [
-        {"subject_id": "john doe", "image": {"bytes": b"picture of john"}, "tags": ["tag of john"]}
-    ]
 
 
 def test_a_job_in_the_midst_of_its_work_is_not_robbed(caller: api_keys.Caller, model: str) -> None:
