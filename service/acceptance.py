@@ -21,8 +21,9 @@ class Gate(specs.Spec):
 
     ``side`` says which misses count: ``both``; ``not_above`` (the value must not exceed the
     target); ``not_below`` (it must not fall short). ``target`` replaces the report's own target.
-    With ``use_standard_error=False`` the tolerance stands alone. ``largest`` is the most that may
-    be missed whatever the sampling error: of a handful of samples nothing could miss by more.
+    With ``use_standard_error=False`` the tolerance stands alone. ``largest`` is the most by which
+    the target may be exceeded whatever the sampling error: a handful of samples could not exceed it
+    by more. It holds where there are unseen samples enough that one of the like would seldom do so.
     ``if_measurable`` lets a metric be missing for which the report gives a reason (evidence
     ``not_measured``).
     """
@@ -229,8 +230,11 @@ def _judge_one(measurement: specs.Measurement, gate: Gate | None, z: float) -> J
     allowed = gate.tolerance
     if gate.use_standard_error and error:
         allowed += specs.widened(z, measurement.comparisons) * error
-    if gate.largest is not None:
-        allowed = min(allowed, max(gate.largest, gate.tolerance))
+    if gate.largest is not None and target is not None and value > target:
+        # Of m + 1 like samples each is the best known with the same chance.
+        chance = 1 / (1 + measurement.detail.get("n_unseen", 0))
+        if chance <= 1 - target - gate.largest + 1e-12:
+            allowed = min(allowed, max(gate.largest, gate.tolerance))
     return Judged(
         value=value,
         target=target,

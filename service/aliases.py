@@ -158,6 +158,18 @@ def erasures_beyond(
     return session.scalar(beyond) or 0
 
 
+def missing_since(
+    session: orm.Session, model: tables.Model, version: tables.Version
+) -> datetime.datetime | None:
+    """When the oldest completed erasure that a version lacks was first served; ``None``: none."""
+    erased = _erased_in(model).subquery()
+    lacking = erased.c.version.not_in(versions.forgets(version))
+    oldest: datetime.datetime | None = session.scalar(
+        sa.select(sa.func.min(erased.c.erased_at)).where(lacking)
+    )
+    return oldest
+
+
 def min_version(session: orm.Session, model: tables.Model) -> int:
     """The oldest version number that may still be served: the newest completed erasure's."""
     erased = _erased_in(model).subquery()

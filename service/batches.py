@@ -62,7 +62,7 @@ _ABSORB = sa.text(
     "ON CONFLICT DO NOTHING) "
     "SELECT DISTINCT batch_id FROM moved"
 ).bindparams(sa.bindparam("batch", type_=sa.Uuid), sa.bindparam("model", type_=sa.Uuid), _IDS)
-_DROP_IDLE_MEMBERS = sa.text(
+DROP_IDLE_MEMBERS = sa.text(
     # Who has nothing left in a batch waits for it no longer.
     "DELETE FROM batch_member m WHERE m.batch_id = :batch AND NOT EXISTS ("
     "SELECT 1 FROM erasure e JOIN request_sample s ON s.sample_id = e.sample_id "
@@ -124,7 +124,7 @@ def absorb(
     """
     named = {"model": model.id, "batch": batch_id, "ids": sorted(sample_ids)}
     for emptied in session.scalars(_ABSORB, named).all():
-        session.execute(_DROP_IDLE_MEMBERS, {"batch": emptied})
+        session.execute(DROP_IDLE_MEMBERS, {"batch": emptied})
         _withdraw_if_empty(session, by_id(session, emptied))
 
 
@@ -187,6 +187,11 @@ def leave(session: orm.Session, request: tables.ForgetRequest) -> None:
         _drop_orphans(session, batch)
         if batch.kind == "class" and batch.state == "open":
             _sort_again(session, batch)
+
+
+def profile(kind: specs.ForgetKind, pinned: Mapping[str, Any]) -> str:
+    """What requests must have in common to share a batch: kind and pinned method."""
+    return f"{kind}:{json.dumps(pinned, sort_keys=True)}"
 
 
 def by_id(session: orm.Session, batch_id: uuid.UUID) -> tables.Batch:
@@ -276,7 +281,7 @@ def _open_batch(
     made = {
         "model_id": model.id,
         "kind": kind,
-        "profile": f"{kind}:{json.dumps(pinned, sort_keys=True)}",
+        "profile": profile(kind, pinned),
         "method": dict(pinned),
     }
     if not shared:

@@ -90,6 +90,7 @@ def pause(session: orm.Session, actor: str, request: tables.ForgetRequest, reaso
 def resume(session: orm.Session, actor: str, request: tables.ForgetRequest, reason: str) -> None:
     """Let the clock of a held request go on; it is due as much later as the clock stood still.
 
+    Where others used up meanwhile what the policy allows it goes on too, and a person decides.
     Raises :class:`errors.Conflict` (``clock-running``).
     """
     if request.paused_at is None:
@@ -100,7 +101,7 @@ def resume(session: orm.Session, actor: str, request: tables.ForgetRequest, reas
     telling.audit(
         session, actor, "forget_request.resume_clock", request.id, reason_given=bool(reason)
     )
-    forget_requests.enter(session, request)
+    forget_requests.enter_or_wait(session, request)
 
 
 def alarm(session: orm.Session) -> int:

@@ -142,21 +142,18 @@ def _has_due(session: orm.Session, model: tables.Model) -> bool:
 
 
 def _left_aliases(session: orm.Session, model: tables.Model) -> list[tuple[str, int]]:
-    """Names of aliases that remember, and the version that the production alias points at."""
-    grace = datetime.timedelta(seconds=models.policy_of(model).grace_seconds)
-    alias, served = orm.aliased(tables.Alias), orm.aliased(tables.Alias)
-    other = sa.select(alias.name, alias.version, served.version).where(
-        alias.model_id == model.id,
-        served.model_id == model.id,
-        served.name == models.PRODUCTION,
-        served.version != alias.version,
-        served.moved_at < sa.func.clock_timestamp() - grace,
-    )
-    return [
-        (name, newest)
-        for name, number, newest in session.execute(other.order_by(alias.name))
-        if aliases.missing_erasures(session, model, versions.by_number(session, model, number))
-    ]
+    """Names of aliases that remember for too long, and the version that is served."""
+    over = database.now(session) - datetime.timedelta(seconds=models.policy_of(model).grace_seconds)
+    pointed_at = aliases.listing(session, model)
+    served = pointed_at.get(models.PRODUCTION)
+    if served is None:
+        return []
+    left = []
+    for name, number in pointed_at.items():
+        since = aliases.missing_since(session, model, versions.by_number(session, model, number))
+        if name != models.PRODUCTION and since is not None and since < over:
+            left.append((name, served))
+    return left
 
 
 def _superseded(model: tables.Model) -> sa.Select[tables.Version]:

@@ -95,6 +95,17 @@ def enter(session: orm.Session, request: tables.ForgetRequest) -> None:
     session.flush()
 
 
+def enter_or_wait(session: orm.Session, request: tables.ForgetRequest) -> None:
+    """The same as :func:`enter`; what is over the policy's limit now waits for a person."""
+    try:
+        enter(session, request)
+    except errors.Invalid as refused:
+        if refused.code != "forget-budget-exceeded":
+            raise
+        request.stage = AWAITING_APPROVAL
+        fulfilment.require_person(session, request, "budget_exceeded")
+
+
 def approve(
     session: orm.Session, caller: api_keys.Caller, request: tables.ForgetRequest, reason: str
 ) -> tables.ForgetRequest:

@@ -227,13 +227,37 @@ def not_deleted(session: orm.Session, model: tables.Model, sample_ids: Sequence[
     return [name for name in sample_ids if name not in deleted]
 
 
-def keeps_of_classes(
-    session: orm.Session, model: tables.Model, sample_ids: Sequence[str], gone: Sequence[str]
-) -> bool:
-    """Whether training keeps a sample of a class of these samples that is not among ``gone``."""
-    labels = set(_trained(session, model.dataset_id, _is_one_of(sample_ids)).values()) - {None}
-    of_classes = _trained(session, model.dataset_id, tables.Sample.label.in_(labels))
-    return not of_classes.keys() <= set(gone)
+def labels_of(
+    session: orm.Session, model: tables.Model, sample_ids: Sequence[str]
+) -> dict[str, int | None]:
+    """The label of each of these training samples."""
+    return _trained(session, model.dataset_id, _is_one_of(sample_ids))
+
+
+def classes_without(
+    session: orm.Session, model: tables.Model, sample_ids: Sequence[str]
+) -> set[int]:
+    """Labels of which training keeps nothing when it goes without these samples.
+
+    None of a model that is asked in words: it has no classes.
+    """
+    if families.FAMILIES[models.family_of(model)].needs != "label":
+        return set()
+    sample = tables.Sample
+    lost = session.execute(
+        sa.select(sample.label, sa.func.count())
+        .where(
+            sample.dataset_id == model.dataset_id,
+            sample.split == tables.TRAIN,
+            sample.label.is_not(None),
+            _is_one_of(sample_ids),
+        )
+        .group_by(sample.label)
+    )
+    sizes = model.dataset.class_sizes
+    return {
+        label for label, count in lost if label is not None and count >= sizes.get(str(label), 0)
+    }
 
 
 def _is_one_of(sample_ids: Sequence[str]) -> sa.ColumnElement[bool]:

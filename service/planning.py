@@ -26,6 +26,7 @@ from service import (
     ledger,
     models,
     pace,
+    splitting,
     storage,
     tables,
     versions,
@@ -38,7 +39,8 @@ class Plan:
 
     ``forget_ids`` is the batch; ``previous_ids`` what earlier versions lack, ``previous_by`` the
     version that forgot each of them; ``withheld_ids`` what other batches are about to erase. The
-    retain set is the training split without any of them.
+    retain set is the training split without any of them. Classes with nothing left were erased
+    before (``excluded_labels``) or are to be next (``withheld_labels``: nothing is asked of them).
     A run starts from ``base_version`` and replaces ``head_version``; ``composition`` says whether
     what was erased before is forgotten anew (``reanchor``) or was forgotten already (``chain``).
     ``recipes`` are the rungs of the ladder; ``wanted`` is how long the first was to be (``epochs``
@@ -59,12 +61,18 @@ class Plan:
     target_digest: str
     family: specs.Family = "classifier"
     concepts: Sequence[dict[str, Any]] = ()
+    withheld_labels: Sequence[int] = ()
     previous_by: Sequence[int] = ()
     previous_concepts: Sequence[dict[str, Any]] = ()
     sampling: Mapping[str, Any] = field(default_factory=dict)
     wanted: Mapping[str, int] | None = None
     head_version: int | None = None
     composition: composing.Name = "chain"
+
+    @property
+    def absent_labels(self) -> tuple[int, ...]:
+        """Classes, but the batch's own, of which training keeps nothing."""
+        return tuple(sorted({*self.excluded_labels, *self.withheld_labels}))
 
     @property
     def planned_on(self) -> int:
@@ -183,7 +191,9 @@ def _read(inputs: dict[str, Any]) -> Plan:
 def _pin(claimed: jobs.Claim) -> Plan:
     """Make the plan, unless it is pinned; how often batches were halved holds for any plan."""
     with database.transaction() as session:
-        plan = _make(session, session.get_one(tables.Batch, claimed.subject_id))
+        batch = session.get_one(tables.Batch, claimed.subject_id)
+        batches.hold(session, batch.model_id)  # a part of it may become a batch of its own
+        plan = _make(session, batch)
     inputs = {
         "plan": _stored(plan),
         "base_version": plan.base_version,
@@ -231,10 +241,8 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     previous = _erased_before(session, model)
     previous_ids = list(previous)
     gone = [*forget_ids, *previous_ids, *withheld_ids]
-    if kind == "class" and ledger.keeps_of_classes(session, model, forget_ids, gone):
-        # Others took back what they wanted forgotten of it, or wait for a person: what is kept of
-        # the class must stay as good as it was, and the rest look like what was never seen.
-        kind = "samples"
+    if kind != "concept":
+        kind, forget_ids = _of_one_kind(session, model, batch, forget_ids, gone)
     left = ledger.training_size(model) - len(forget_ids) - len(previous_ids)
     composed = composing.decide(session, model)
     excluded = erasures.forgotten_labels(session, model)
@@ -266,6 +274,7 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
         previous_by=list(previous.values()),
         withheld_ids=withheld_ids,
         excluded_labels=excluded,
+        withheld_labels=sorted(ledger.classes_without(session, model, withheld_ids)),
         target_digest=ledger.ids_digest([*forget_ids, *(one.concept for one in targets)]),
         family=models.family_of(model),
         concepts=[one.model_dump(mode="json") for one in targets],
@@ -273,6 +282,35 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
         sampling=models.policy_of(model).sampling.model_dump(mode="json"),
         wanted=wanted,
     )
+
+
+def _of_one_kind(
+    session: orm.Session,
+    model: tables.Model,
+    batch: tables.Batch,
+    forget_ids: Sequence[str],
+    gone: Sequence[str],
+) -> tuple[specs.ForgetKind, list[str]]:
+    """The kind of a batch as things are now, and those of its samples that are of that kind.
+
+    Others took back what they wanted forgotten of a class, or wait for a person: what is kept of it
+    must stay as good as it was, and the rest look like what was never seen. Or others name all the
+    rest of it meanwhile: then nothing shall be given for it any more. What is of the other kind
+    than the rest becomes a batch of its own.
+    """
+    kind = cast("specs.ForgetKind", batch.kind)
+    whole, label_of = ledger.classes_without(session, model, gone), {}
+    if whole:
+        label_of = ledger.labels_of(session, model, forget_ids)
+    kinds: dict[specs.ForgetKind, list[str]] = {}
+    for name in forget_ids:
+        own: specs.ForgetKind = "class" if label_of.get(name) in whole else "samples"
+        kinds.setdefault(own, []).append(name)
+    if kind not in kinds:
+        kind = next(iter(kinds), kind)
+    for other in kinds.keys() - {kind}:
+        splitting.set_apart(session, batch, other, kinds[other])
+    return kind, kinds.get(kind, [])
 
 
 @dataclass(frozen=True)

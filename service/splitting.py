@@ -2,17 +2,32 @@
 
 Requests that name the same sample or concept stay together. Every half gets a job of its own; the
 batch that was split keeps its members, so that their reports are found, and serves them no more.
+What of a batch must be judged in another way than the rest is set apart before it is begun.
 """
 
 import uuid
 from collections.abc import Sequence
+from typing import cast
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import batches, members, models, sealing, tables, telling
+from salun_core import specs
+from service import batches, database, members, models, sealing, tables, telling
 
 SPLIT = "split"
+_SET_APART = sa.text(
+    "WITH moved AS (UPDATE erasure SET batch_id = :new WHERE batch_id = :old "
+    "AND version IS NULL AND sample_id = ANY(:ids) RETURNING sample_id) "
+    "INSERT INTO batch_member (batch_id, request_id) "
+    "SELECT DISTINCT CAST(:new AS uuid), m.request_id FROM moved v "
+    "JOIN request_sample s ON s.sample_id = v.sample_id "
+    "JOIN batch_member m ON m.request_id = s.request_id AND m.batch_id = :old"
+).bindparams(
+    sa.bindparam("old", type_=sa.Uuid),
+    sa.bindparam("new", type_=sa.Uuid),
+    sa.bindparam("ids", type_=database.Names),
+)
 Group = Sequence[uuid.UUID]  # requests that share something
 
 
@@ -33,6 +48,24 @@ def split(session: orm.Session, batch: tables.Batch) -> bool:
         sealing.seal(session, half)
         telling.audit(session, "worker", "batch.split", half.id, parent=str(batch.id))
     return True
+
+
+def set_apart(
+    session: orm.Session,
+    batch: tables.Batch,
+    kind: specs.ForgetKind,
+    sample_ids: Sequence[str],
+) -> None:
+    """Queue a batch of another kind with these samples of a sealed one, and with who names them.
+
+    Needs the lock of :func:`service.batches.hold`.
+    """
+    other = _beside(session, batch, kind, batch.parent_id)
+    moved = {"old": batch.id, "new": other.id, "ids": list(sample_ids)}
+    session.execute(_SET_APART, moved)
+    session.execute(batches.DROP_IDLE_MEMBERS, {"batch": batch.id})
+    sealing.seal(session, other)
+    telling.audit(session, "worker", "batch.set_apart", other.id, of=str(batch.id), kind=kind)
 
 
 def _groups(session: orm.Session, batch_id: uuid.UUID) -> list[Group]:
@@ -71,16 +104,7 @@ def _groups(session: orm.Session, batch_id: uuid.UUID) -> list[Group]:
 
 def _moved(session: orm.Session, batch: tables.Batch, requests: Group) -> tables.Batch:
     """A new batch with these members and what they name of the old one."""
-    half = tables.Batch(
-        model_id=batch.model_id,
-        kind=batch.kind,
-        profile=batch.profile,
-        method=batch.method,
-        parent_id=batch.id,
-        state="filling",
-    )
-    session.add(half)
-    session.flush()
+    half = _beside(session, batch, cast("specs.ForgetKind", batch.kind), batch.id)
     session.add_all(tables.BatchMember(batch_id=half.id, request_id=one) for one in requests)
     moved = {"old": batch.id, "new": half.id, "requests": list(requests)}
     for statement in (
@@ -92,6 +116,26 @@ def _moved(session: orm.Session, batch: tables.Batch, requests: Group) -> tables
     ):
         session.execute(sa.text(statement), moved)
     return half
+
+
+def _beside(
+    session: orm.Session,
+    batch: tables.Batch,
+    kind: specs.ForgetKind,
+    parent_id: uuid.UUID | None,
+) -> tables.Batch:
+    """An empty batch of the same model and method."""
+    other = tables.Batch(
+        model_id=batch.model_id,
+        kind=kind,
+        profile=batches.profile(kind, batch.method),
+        method=batch.method,
+        parent_id=parent_id,
+        state="filling",
+    )
+    session.add(other)
+    session.flush()
+    return other
 
 
 def _splits(session: orm.Session, batch: tables.Batch) -> int:

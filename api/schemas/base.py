@@ -22,8 +22,8 @@ Reason = Annotated[
     pydantic.Field(
         min_length=1,
         max_length=2000,
-        pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+$",
-        description="text without control characters but tabs and line feeds",
+        pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]+$",
+        description="text without control characters but tabs and line ends",
     ),
 ]
 

@@ -84,7 +84,7 @@ def forget_holdout_auc(
         n=found.n_positive,
         detail={
             "score": "negative denoising loss",
-            "n_holdout": found.n_negative,
+            "n_unseen": found.n_negative,
             "matched_by_text": matched,
             "mean_loss": {
                 "forget": forget_losses.mean().item(),

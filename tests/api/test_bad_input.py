@@ -371,7 +371,9 @@ def test_characters_that_the_database_cannot_hold(api: conftest.Api, model: str)
         problem(answer, 422, "invalid-request")
     named = {"name": "a\x00b", "scopes": ["models:pull"]}
     problem(api.http.post("/v1/api-keys", json=named), 422, "invalid-request")
-    reason = {"reason": "tabs\tand\nlines are text"}
+    reason = {"reason": "tabs\tand\r\nlines are text"}
+    answer = api.http.post(f"/v1/jobs/{uuid.uuid4()}/cancel", json=reason)
+    problem(answer, 404, "job-not-found")
     problem(api.http.post("/v1/jobs/none/cancel", json=reason), 422, "invalid-request")
     assert all("john.roe" not in p.read_text() for p in api.running.folder.logs.glob("*.log"))
 

@@ -15,6 +15,7 @@ from service import (
     errors,
     forget_requests,
     jobs,
+    models,
     publication,
     queue,
     tables,
@@ -167,6 +168,28 @@ def test_while_the_clock_stands_still_nothing_is_erased(
     with pytest.raises(errors.Conflict) as refused:
         change(request_id, deadlines.resume)
     assert refused.value.code == "clock-running"
+
+
+def test_the_clock_goes_on_where_others_used_up_the_budget(caller: api_keys.Caller) -> None:
+    policy = {**bare_models.generous(3600.0), "max_forget_share": 0.1}
+    model = duties.new_model(policy, "tight")
+    request_id = bare_models.submit(caller, model, bare_models.samples("s1", "s2"))
+    change(request_id, deadlines.pause)
+    many = [f"s{n}" for n in range(10, 10 + duties.SAMPLES // 10)]
+    bare_models.submit(caller, model, bare_models.samples(*many))
+    change(request_id, deadlines.resume)
+    held = duties.request(request_id)
+    told = (held.status, held.stage, held.reason, held.paused_at)
+    assert told == ("action_required", "awaiting_approval", "budget_exceeded", None)
+    with database.transaction() as session:
+        row = models.by_name(session, model)
+        row.policy = {**row.policy, "max_forget_share": 0.2}
+    with database.transaction() as session:
+        other = api_keys.Caller(uuid.uuid4(), "second", frozenset({"admin"}))
+        request = forget_requests.by_id(session, request_id, lock=True)
+        forget_requests.approve(session, other, request, "enough")
+    assert duties.request(request_id).status == "pending"
+    assert {"s1", "s2"} <= set(duties.erased_by(duties.batches_of(request_id)[0].id))
 
 
 def test_a_proven_identity_and_a_sealed_batch_keep_the_clock_running(

@@ -235,3 +235,73 @@ def test_a_class_of_which_something_is_kept_is_so_many_samples(
     claimed = claim()
     assert claimed.subject_id in [batch.id for batch in duties.batches_of(second)]
     assert planning.pinned(claimed).kind == ("samples" if taken_back else "class")
+
+
+def three_classes() -> str:
+    """A model over n = 0, 2 (mod 4), 1 and 3."""
+    model = duties.new_model(bare_models.generous(3600.0))
+    quarter = duties.SAMPLES // 4
+    third = [f"s{n}" for n in range(3, duties.SAMPLES, 4)]
+    with database.transaction() as session:
+        dataset = models.by_name(session, model).dataset
+        named = tables.Sample.sample_id.in_(third)
+        session.execute(sa.update(tables.Sample).where(named).values(label=2))
+        dataset.class_sizes = {"0": 2 * quarter, "1": quarter, "2": quarter}
+        dataset.label_names = [*dataset.label_names, "third"]
+    return model
+
+
+def test_of_a_class_that_goes_next_nothing_is_asked(caller: api_keys.Caller) -> None:
+    """The job must not train on it any more, so the net may lose it."""
+    model = three_classes()
+    bare_models.submit(caller, model, bare_models.samples("s0", "s2"))
+    bare_models.flush(model)
+    whole = [f"s{n}" for n in range(1, duties.SAMPLES, 4)]
+    bare_models.submit(caller, model, bare_models.samples(*whole))
+    bare_models.flush(model)
+    plan = planning.pinned(claim())
+    assert (plan.kind, plan.excluded_labels, plan.absent_labels) == ("samples", [], (1,))
+
+
+def test_a_class_that_loses_a_part_after_it_was_sealed_is_set_apart(
+    caller: api_keys.Caller,
+) -> None:
+    model = three_classes()
+    every = [f"s{n}" for n in range(duties.SAMPLES)]
+    first = bare_models.submit(caller, model, bare_models.samples(*every[0::4]))
+    both = bare_models.submit(caller, model, bare_models.samples(*every[1::4], *every[2::4]))
+    assert {batch.kind for batch in duties.batches_of(both)} == {"class"}
+    with database.transaction() as session:
+        forget_requests.withdraw(session, "test", first)
+    bare_models.flush(model)
+    plans = {}
+    for ended in (False, True):
+        claimed = claim()
+        plan = planning.pinned(claimed)
+        plans[plan.kind] = (sorted(plan.forget_ids), sorted(plan.withheld_ids))
+        assert planning.pinned(claimed) == plan
+        bare_models.publish(claimed)
+        assert (state(both)[0] == "completed") is ended
+    odd, half = sorted(every[1::4]), sorted(every[2::4])
+    assert plans == {"class": (odd, []), "samples": (half, [])}
+
+
+def test_samples_that_are_all_that_is_left_of_a_class_are_a_class(caller: api_keys.Caller) -> None:
+    """What was named first waits as samples; others name the rest of the class meanwhile."""
+    model = three_classes()
+    every = [f"s{n}" for n in range(duties.SAMPLES)]
+    first = bare_models.submit(caller, model, bare_models.samples(*every[0::4], "s3"))
+    bare_models.submit(caller, model, bare_models.samples(*every[2::4]))
+    assert [batch.kind for batch in duties.batches_of(first)] == ["samples"]
+    bare_models.flush(model)
+    kinds = []
+    while (claimed := jobs.claim(queue.UNLEARNING, "test")) is not None:
+        plan = planning.pinned(claimed)
+        kinds.append((plan.kind, len(plan.forget_ids)))
+        bare_models.publish(claimed)
+    assert sorted(kinds) == [
+        ("class", duties.SAMPLES // 4),
+        ("class", duties.SAMPLES // 4),
+        ("samples", 1),
+    ]
+    assert state(first)[0] == "completed"

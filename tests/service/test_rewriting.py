@@ -20,7 +20,16 @@ def test_dictionaries_of_a_file_keep_nothing_of_who_is_gone(tmp_path: Path) -> N
     )
     path = tmp_path / "people.parquet"
     lists = pa.array([["tag of jane"], ["tag of john"]])
-    table = pa.table({"subject_id": words, "image": pictures, "tags": lists})
+    words_of = pa.array(["jane says", "john says"]).dictionary_encode()
+    columns = {
+        "subject_id": words,
+        "image": pictures,
+        "tags": lists,
+        "notes": pa.MapArray.from_arrays([0, 1, 2], pa.array(["a", "b"]), words_of),
+        "pair": pa.FixedSizeListArray.from_arrays(words_of, 1),
+        "said": pa.ListArray.from_arrays([0, 1, 2], words_of),
+    }
+    table = pa.table(columns)
     pq.write_table(table, path)
     stored = rewriting.without(path, {0: {0}})
     content = storage.path_of(stored.digest).read_bytes()
@@ -28,5 +37,12 @@ def test_dictionaries_of_a_file_keep_nothing_of_who_is_gone(tmp_path: Path) -> N
     assert b"john doe" in content
     left = pq.read_table(storage.path_of(stored.digest)).to_pylist()
     assert left == [
-        {"subject_id": "john doe", "image": {"bytes": b"picture of john"}, "tags": ["tag of john"]}
+        {
+            "subject_id": "john doe",
+            "image": {"bytes": b"picture of john"},
+            "tags": ["tag of john"],
+            "notes": [("b", "john says")],
+            "pair": ["john says"],
+            "said": ["john says"],
+        }
     ]

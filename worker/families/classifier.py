@@ -82,7 +82,7 @@ class PreparedClassifier:
             mask=_mask(mask),
             changed_buffers=tuple(json.loads(metadata[_BUFFERS])),
             spec=spec,
-            excluded_labels=tuple(self.plan.excluded_labels),
+            excluded_labels=self.plan.absent_labels,
         )
         net = _load(self.config, unlearned)
         measured = verification.verify(
@@ -125,7 +125,7 @@ class PreparedClassifier:
             retain_set=self.sets["retain"],
             holdout_set=self.pool.image_set,
             previous_set=self.sets["previous"],
-            excluded_labels=tuple(self.plan.excluded_labels),
+            excluded_labels=self.plan.absent_labels,
             cross_fitted=self.pool.cross_fitted,
             base_knows_previous=self.plan.forgets_anew,
         )
