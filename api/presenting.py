@@ -34,6 +34,7 @@ def forget_request(view: request_views.View) -> schemas.ForgetRequestOut:
         links["job"] = f"/v1/jobs/{job.id}"
     if request.result_version is not None:
         links["version"] = f"/v1/models/{view.model}/versions/{request.result_version}"
+    is_at_work_no_more = request.status == "completed" or request.stage == "propagating"
     return schemas.ForgetRequestOut.model_validate(
         {
             "id": request.id,
@@ -55,8 +56,9 @@ def forget_request(view: request_views.View) -> schemas.ForgetRequestOut:
             },
             "batch_id": view.batch_id,
             "job_id": None if job is None else job.id,
-            "progress": None if job is None or request.status == "completed" else _progress(job),
+            "progress": None if job is None or is_at_work_no_more else _progress(job),
             "result_version": request.result_version,
+            "waits_for_deployments": list(view.waits_for_deployments),
             "links": links,
         }
     )

@@ -23,6 +23,7 @@ app.command()(requests.report)
 app.command()(audits.audit)
 app.command("audits")(audits.list_audits)
 app.command("pull")(pulling.pull_model)
+app.command("deployments")(pulling.list_deployments)
 
 
 @app.callback()

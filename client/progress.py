@@ -43,7 +43,7 @@ class Stages:
             return
         progress = state.get("progress") or {}
         stage = str(state.get("stage") or state.get("status") or state.get("state") or "")
-        told = stage.replace("_", " ")
+        told = " ".join([stage.replace("_", " "), *(state.get("waits_for_deployments") or [])])
         if self._bar is not None and self._task is not None:
             self._bar.update(
                 self._task,

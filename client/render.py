@@ -71,6 +71,7 @@ def forget_request(state: Mapping[str, Any]) -> None:
             ("due", moment(state.get("due_at"))),
             ("expected", moment(state.get("expected_completion_at"))),
             ("result", _result(state)),
+            ("waits for", ", ".join(state.get("waits_for_deployments") or []) or None),
         ]
     )
 

@@ -100,6 +100,21 @@ def newest_version() -> sa.ScalarSelect[int | None]:
     )
 
 
+def named_in_request(condition: sa.ColumnElement[bool]) -> sa.Exists:
+    """Beside a request: whether an erasure of a concept that it names fulfils a condition."""
+    erasure, named, request = tables.ConceptErasure, tables.RequestConcept, tables.ForgetRequest
+    return (
+        sa.exists()
+        .where(
+            named.request_id == request.id,
+            named.concept == erasure.concept,
+            erasure.model_id == request.model_id,
+            condition,
+        )
+        .correlate(request)
+    )
+
+
 def versions_of(
     model_id: uuid.UUID,
 ) -> sa.Select[int | None, datetime.datetime | None]:

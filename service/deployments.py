@@ -1,12 +1,33 @@
-"""What serving systems say that they run."""
+"""Serving systems, by what they say that they run; a request is complete when none lags behind.
+
+A deployment is known from its first report on until it is removed: one that falls silent may go on
+serving what it had, and nobody can tell.
+"""
 
 import datetime
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
-from service import aliases, errors, tables, versions
+from service import aliases, concepts, erasures, errors, tables, telling, versions
+
+PROPAGATING = "propagating"  # stage of a request that waits for deployments alone
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What one said last; ``up_to_date`` is whether that version may still be served."""
+
+    deployment: str
+    version: int
+    manifest_digest: str
+    loaded_at: datetime.datetime
+    reported_at: datetime.datetime
+    up_to_date: bool
 
 
 def record(
@@ -39,7 +60,79 @@ def record(
         .values(deployment=deployment, model_id=model.id, **values)
         .on_conflict_do_update(index_elements=["deployment", "model_id"], set_=values)
     )
+    return _is_up_to_date(session, model, version)
+
+
+def listing(session: orm.Session, model: tables.Model) -> list[Deployment]:
+    """The deployments of a model, by name."""
+    return [
+        Deployment(
+            deployment=report.deployment,
+            version=report.version,
+            manifest_digest=report.manifest_digest,
+            loaded_at=report.loaded_at,
+            reported_at=report.reported_at,
+            up_to_date=_is_up_to_date(session, model, version),
+        )
+        for report, version in _deployed(session, model.id)
+    ]
+
+
+def remove(session: orm.Session, actor: str, model: tables.Model, deployment: str) -> None:
+    """A deployment serves the model no more; raises :class:`errors.NotFound`."""
+    row = session.get(tables.DeploymentReport, (deployment, model.id))
+    if row is None:
+        detail = f"no deployment {deployment!r} has reported model {model.name!r}"
+        raise errors.NotFound("deployment-not-found", detail)
+    session.delete(row)
+    session.flush()
+    telling.audit(session, actor, "deployment.remove", model.id, deployment=deployment)
+
+
+def lags(session: orm.Session, model_id: uuid.UUID) -> sa.ColumnElement[bool]:
+    """Beside a request of the model: whether a deployment runs what remembers something of it."""
+    deployed = [versions.forgets(version) for _, version in _deployed(session, model_id)]
+    if not deployed:
+        return sa.false()
+    return _is_remembered(set(deployed[0]).intersection(*deployed[1:]))
+
+
+def behind(session: orm.Session, request: tables.ForgetRequest) -> list[str]:
+    """Names of the deployments that run what remembers something of a request."""
+    own = sa.select(tables.ForgetRequest.id).where(tables.ForgetRequest.id == request.id)
+    return [
+        report.deployment
+        for report, version in _deployed(session, request.model_id)
+        if session.scalar(own.where(_is_remembered(versions.forgets(version)))) is not None
+    ]
+
+
+def _is_up_to_date(session: orm.Session, model: tables.Model, version: tables.Version) -> bool:
     return (
         version.state in versions.SERVABLE
         and aliases.missing_erasures(session, model, version) == 0
     )
+
+
+def _is_remembered(line: Collection[int]) -> sa.ColumnElement[bool]:
+    """Beside a request: whether something of it was first erased in none of these versions."""
+    beyond = sorted(line)
+    return sa.or_(
+        erasures.named_in_request(tables.Erasure.version.not_in(beyond)),
+        concepts.named_in_request(tables.ConceptErasure.version.not_in(beyond)),
+    )
+
+
+def _deployed(
+    session: orm.Session, model_id: uuid.UUID
+) -> Sequence[sa.Row[tables.DeploymentReport, tables.Version]]:
+    report, version = tables.DeploymentReport, tables.Version
+    return session.execute(
+        sa.select(report, version)
+        .join(
+            version,
+            sa.and_(version.model_id == report.model_id, version.number == report.version),
+        )
+        .where(report.model_id == model_id)
+        .order_by(report.deployment)
+    ).all()

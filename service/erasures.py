@@ -97,6 +97,21 @@ def newest_version() -> sa.ScalarSelect[int | None]:
     )
 
 
+def named_in_request(condition: sa.ColumnElement[bool]) -> sa.Exists:
+    """Beside a request: whether an erasure of a sample that it names fulfils a condition."""
+    erasure, named, request = tables.Erasure, tables.RequestSample, tables.ForgetRequest
+    return (
+        sa.exists()
+        .where(
+            named.request_id == request.id,
+            named.sample_id == erasure.sample_id,
+            erasure.model_id == request.model_id,
+            condition,
+        )
+        .correlate(request)
+    )
+
+
 def counted(model_id: sa.ColumnElement[uuid.UUID]) -> postgresql.Insert:
     """The statement that notes rows of ``erasure``, new or dropped; :func:`change` says which."""
     count = tables.core(tables.ErasureCount)

@@ -196,8 +196,7 @@ def _settle(
     """
     followed = _followed(placements)
     if not followed and not _opened(placements):
-        erased_in = [version for placement in placements for version in placement.erased_in]
-        fulfilment.complete(session, request, max(erased_in))
+        fulfilment.complete(session, request)
     if followed and (reason := batches.why_blocked(session, followed)):
         fulfilment.require_person(session, request, reason)
     if demand.is_expedited or policy.window_seconds() == 0:

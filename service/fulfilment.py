@@ -9,6 +9,7 @@ from sqlalchemy import orm
 from service import (
     batches,
     concepts,
+    deployments,
     erasures,
     errors,
     members,
@@ -21,33 +22,56 @@ from service import (
 OPEN = ("pending", "in_progress", "action_required")
 
 
-def complete(session: orm.Session, request: tables.ForgetRequest, version: int) -> None:
-    """Everything that the request named is gone from ``version`` and what is made from it."""
-    request.result_version = version
-    request.reason = None
-    close(session, request, "completed", "done", result_version=version)
+def complete(session: orm.Session, request: tables.ForgetRequest) -> None:
+    """Everything that the request names is gone from what is served."""
+    own = sa.select(tables.ForgetRequest.id).where(tables.ForgetRequest.id == request.id)
+    _end(session, request.model_id, own)
+    session.refresh(request)
 
 
-def complete_served(session: orm.Session, batch_id: uuid.UUID) -> None:
+def complete_served(session: orm.Session, batch: tables.Batch) -> None:
     """Complete the requests of a batch that wait for no other one."""
-    request, member, batch = tables.ForgetRequest, tables.BatchMember, tables.Batch
+    request, member, other = tables.ForgetRequest, tables.BatchMember, tables.Batch
     others = (
         sa.select(member.batch_id)
-        .join(batch, batch.id == member.batch_id)
-        .where(member.request_id == request.id, batch.state.not_in(("completed", splitting.SPLIT)))
+        .join(other, other.id == member.batch_id)
+        .where(member.request_id == request.id, other.state.not_in(("completed", splitting.SPLIT)))
     )
+    session.flush()  # this batch's own state
+    _end(session, batch.model_id, members.of(batch.id, request.status.in_(OPEN), ~others.exists()))
+
+
+def complete_deployed(session: orm.Session, model_id: uuid.UUID) -> None:
+    """Complete the requests of a model that waited for deployments and wait for none any more.
+
+    Needs the model's row, locked: nobody serves another version meanwhile.
+    """
+    request = tables.ForgetRequest
+    waiting = sa.select(request.id).where(
+        request.model_id == model_id,
+        request.status == "in_progress",
+        request.stage == deployments.PROPAGATING,
+    )
+    _end(session, model_id, waiting)
+
+
+def _end(session: orm.Session, model_id: uuid.UUID, found: sa.Select[Any]) -> None:
+    """Complete what no deployment lags behind with; the rest waits for its next report."""
+    request = tables.ForgetRequest
     newest = sa.func.greatest(erasures.newest_version(), concepts.newest_version())
-    found = members.of(batch_id, request.status.in_(OPEN), ~others.exists())
-    values = {
+    found = found.add_columns(newest.label("result_version"))
+    lags = deployments.lags(session, model_id)
+    waiting = {"status": "in_progress", "stage": deployments.PROPAGATING, "reason": None}
+    late = found.where(lags, request.stage != deployments.PROPAGATING)
+    members.change(session, late, waiting, "stage", stage=deployments.PROPAGATING)
+    done = {
         "status": "completed",
         "stage": "done",
         "reason": None,
         "completed_at": sa.func.clock_timestamp(),
     }
-    done = found.add_columns(newest.label("result_version"))
-    members.change(session, done, values, "completed")
-    nothing = members.of(batch_id, request.status == "completed", request.result_version.is_(None))
-    if (lost := session.scalar(nothing.limit(1))) is not None:
+    members.change(session, found.where(~lags, newest.is_not(None)), done, "completed")
+    if (lost := session.scalar(found.where(newest.is_(None)).limit(1))) is not None:
         msg = f"request {lost} has nothing erased"
         raise RuntimeError(msg)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import deadlines, fulfilment, jobs, tables
+from service import deadlines, deployments, fulfilment, jobs, tables
 
 Labels = Mapping[str, str]
 
@@ -43,6 +43,14 @@ def read(session: orm.Session) -> list[Gauge]:
             "salun_forget_requests_overdue",
             "Open forget requests that are past their due date.",
             _one(session, sa.select(sa.func.count()).where(is_open, request.due_at < now)),
+        ),
+        Gauge(
+            "salun_forget_requests_propagating",
+            "Forget requests that wait for nothing but deployments which have yet to pull.",
+            _one(
+                session,
+                sa.select(sa.func.count()).where(is_open, request.stage == deployments.PROPAGATING),
+            ),
         ),
         Gauge(
             "salun_least_slack_seconds",

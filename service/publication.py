@@ -1,5 +1,6 @@
 """How an unlearning job ends: one transaction that publishes, or says why not."""
 
+import datetime
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from service import (
     batches,
     composing,
     database,
+    deployments,
     destruction,
     erasures,
     errors,
@@ -106,7 +108,7 @@ def nothing_left(claimed: jobs.Claim) -> None:
         batch = session.get_one(tables.Batch, claimed.subject_id)
         batches.hold(session, batch.model_id)
         batch.state = "completed"
-        fulfilment.complete_served(session, batch.id)
+        fulfilment.complete_served(session, batch)
         destruction.condemn(session, jobs.artifacts(session, job))
         jobs.finish(session, job, "succeeded", None)
 
@@ -155,6 +157,33 @@ def move_alias(
         _complete_waiting(session, model, versions.by_number(session, model, number))
 
 
+def note_deployment(
+    session: orm.Session,
+    deployment: str,
+    model: tables.Model,
+    version: tables.Version,
+    manifest_digest: str,
+    loaded_at: datetime.datetime,
+) -> bool:
+    """A deployment reports what it runs; requests that waited for it are complete.
+
+    See :func:`service.deployments.record`.
+    """
+    hold_model(session, model.id)
+    up_to_date = deployments.record(session, deployment, model, version, manifest_digest, loaded_at)
+    fulfilment.complete_deployed(session, model.id)
+    return up_to_date
+
+
+def remove_deployment(
+    session: orm.Session, actor: str, model: tables.Model, deployment: str
+) -> None:
+    """A deployment serves the model no more; requests that waited for it are complete."""
+    hold_model(session, model.id)
+    deployments.remove(session, actor, model, deployment)
+    fulfilment.complete_deployed(session, model.id)
+
+
 def serve(session: orm.Session, model: tables.Model, version: tables.Version) -> None:
     """Point the production alias at a version; whatever waited for one like it is complete."""
     aliases.move(session, "worker", model, models.PRODUCTION, version)
@@ -191,7 +220,7 @@ def _complete(session: orm.Session, batch: tables.Batch) -> None:
     """A version that lacks what the batch erased is served."""
     batch.state = "completed"
     erasures.mark_served(session, batch.id)
-    fulfilment.complete_served(session, batch.id)
+    fulfilment.complete_served(session, batch)
 
 
 def _split_or_block(session: orm.Session, batch: tables.Batch, reason: str) -> None:

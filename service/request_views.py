@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import errors, models, pace, sealing, settings, tables, versions
+from service import deployments, errors, models, pace, sealing, settings, tables, versions
 
 # Of several batches a client sees the one that is at work, then one that needs a person.
 _TOLD_FIRST = {"sealed": 0, "open": 1, "filling": 1, "blocked": 2, "verified": 3, "completed": 4}
@@ -24,6 +24,7 @@ class View:
     batch_id: uuid.UUID | None
     job: tables.Job | None
     expected_completion_at: datetime.datetime | None
+    waits_for_deployments: Sequence[str] = ()
 
 
 def view(session: orm.Session, request: tables.ForgetRequest) -> View:
@@ -33,12 +34,14 @@ def view(session: orm.Session, request: tables.ForgetRequest) -> View:
     # One statement: every POST, poll and event stream comes through here.
     told = session.execute(_VIEW, named).one()
     model, _, batch, job = told[:4]
+    is_propagating = (request.status, request.stage) == ("in_progress", deployments.PROPAGATING)
     return View(
         request=request,
         model=model,
         batch_id=None if batch is None else batch.id,
         job=job,
         expected_completion_at=_expected(request, batch, job, told),
+        waits_for_deployments=deployments.behind(session, request) if is_propagating else (),
     )
 
 
@@ -98,11 +101,13 @@ def _expected(
 ) -> datetime.datetime | None:
     """When it may be done: what the job says, else by the pace of the model's jobs.
 
-    ``None`` while nothing moves it on by itself: its clock stands still, or a person is asked.
+    ``None`` while nothing moves it on by itself: its clock stands still, a person is asked, or
+    deployments have to pull.
     """
     if request.status not in {"pending", "in_progress"}:
         return request.completed_at
-    if batch is None or request.paused_at is not None:
+    is_propagating = request.stage == deployments.PROPAGATING
+    if batch is None or request.paused_at is not None or is_propagating:
         return None
     if job is not None and job.eta_seconds is not None and job.lease_expires_at is not None:
         lease = settings.load().lease_seconds

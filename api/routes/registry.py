@@ -190,10 +190,10 @@ def report_deployment(
     deployment: base.Name,
     body: registry.DeploymentReportIn,
 ) -> registry.DeploymentReportOut:
-    """A serving system says what it runs."""
+    """A serving system says what it runs. From now on requests are complete once it has pulled."""
     owner = models.by_name(session, body.model)
     version = versions.by_number(session, owner, body.version)
-    up_to_date = deployments.record(
+    up_to_date = publication.note_deployment(
         session, deployment, owner, version, body.manifest_digest, body.loaded_at
     )
     return registry.DeploymentReportOut(
@@ -204,6 +204,24 @@ def report_deployment(
         up_to_date=up_to_date,
         min_version=aliases.min_version(session, owner),
     )
+
+
+@router.get("/models/{model}/deployments", response_model=registry.DeploymentsOut)
+def list_deployments(
+    session: sessions.Session, _: auth.Reader, model: base.Name
+) -> registry.DeploymentsOut:
+    """What serving systems said last that they run."""
+    found = deployments.listing(session, models.by_name(session, model))
+    items = [registry.DeploymentOut.model_validate(vars(one)) for one in found]
+    return registry.DeploymentsOut(items=items)
+
+
+@router.delete("/models/{model}/deployments/{deployment}", status_code=204)
+def remove_deployment(
+    session: sessions.Session, caller: auth.Writer, model: base.Name, deployment: base.Name
+) -> None:
+    """A deployment serves the model no more: no request waits for it."""
+    publication.remove_deployment(session, caller.actor, models.by_name(session, model), deployment)
 
 
 def _unrevoked(

@@ -115,6 +115,9 @@ class ForgetRequestOut(base.Output):
     job_id: uuid.UUID | None
     progress: Progress | None
     result_version: int | None
+    waits_for_deployments: list[str] = pydantic.Field(
+        description="stage propagating: those that run a version which remembers something of it"
+    )
     links: dict[str, str]
 
 

@@ -176,6 +176,23 @@ class DeploymentReportOut(base.Output):
     min_version: int
 
 
+class DeploymentOut(base.Output):
+    """What a deployment said last, and whether what it runs may still be served."""
+
+    deployment: str
+    version: int
+    manifest_digest: str
+    loaded_at: datetime.datetime
+    reported_at: datetime.datetime
+    up_to_date: bool
+
+
+class DeploymentsOut(base.Output):
+    """The deployments of a model, by name."""
+
+    items: list[DeploymentOut]
+
+
 class ApiKeyIn(base.Input):
     """A key to make."""
 

@@ -29,7 +29,8 @@ def pull_model(
 
     DIR is a symbolic link into DIR.versions/; it is swapped in one step when the new version is
     whole and checked. Versions that must be forgotten are deleted here too. If anything is wrong,
-    DIR stays as it is and the exit status is 1.
+    DIR stays as it is and the exit status is 1. With --deployment the service knows who serves the
+    model: from then on forget requests are complete only once that name has pulled, too.
 
     Examples:
 
@@ -41,6 +42,48 @@ def pull_model(
         if watch:
             _watch(api, model, alias, to, deployment, as_json=as_json)
         _pull_once(api, model, alias, to, deployment, as_json=as_json)
+
+
+def list_deployments(
+    model: Annotated[str, typer.Argument(help="Name of the model")],
+    remove: Annotated[
+        str | None, typer.Option("--remove", help="This one serves the model no more")
+    ] = None,
+    url: session.Url = None,
+    key: session.Key = None,
+    as_json: session.AsJson = False,
+) -> None:
+    """List who said that they serve a model, and which version; forget requests wait for them.
+
+    Examples:
+
+    salun deployments digits
+
+    salun deployments digits --remove edge-7
+    """
+    address = http.path("v1", "models", model, "deployments")
+    with session.opened(url, key, as_json=as_json) as api:
+        if remove is not None:
+            api.call("DELETE", address + http.path(remove))
+        found = api.get(address)
+    if as_json:
+        console.print_json(found)
+        return
+    if not found["items"]:
+        console.out.print("no deployments: no forget request waits for one")
+        return
+    render.table(
+        ["deployment", "version", "up to date", "reported"],
+        (
+            [
+                item["deployment"],
+                item["version"],
+                "yes" if item["up_to_date"] else "no",
+                render.moment(item["reported_at"]),
+            ]
+            for item in found["items"]
+        ),
+    )
 
 
 def _watch(

@@ -55,6 +55,8 @@ def test_the_document_is_openapi_3_1_and_names_the_contract(api: conftest.Api) -
         "/v1/forget-requests/{request_id}",
         "/v1/forget-requests/{request_id}/events",
         "/v1/forget-requests/{request_id}/report",
+        "/v1/models/{model}/deployments",
+        "/v1/models/{model}/deployments/{deployment}",
         "/v1/forget-requests/{request_id}/extend",
         "/v1/forget-requests/{request_id}/pause-clock",
         "/v1/forget-requests/{request_id}/resume-clock",

@@ -185,6 +185,14 @@ def test_serving_tells_what_it_runs(api: conftest.Api, forgotten: str) -> None:
     wrong = {**body, "manifest_digest": "0" * 64}
     answer = api.http.post("/v1/deployments/eu-1/reports", json=wrong)
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/digest-mismatch")
+    path = f"/v1/models/{forgotten}/deployments"
+    (listed,) = api.http.get(path).json()["items"]
+    assert (listed["deployment"], listed["up_to_date"]) == ("eu-1", True)
+    # Requests of this model would wait for it.
+    assert api.http.delete(f"{path}/eu-1").status_code == 204
+    again = api.http.delete(f"{path}/eu-1")
+    assert (again.status_code, again.json()["type"]) == (404, "/problems/deployment-not-found")
+    assert api.http.get(path).json() == {"items": []}
 
 
 def test_torchvision_architectures_by_the_same_file(api: conftest.Api) -> None:

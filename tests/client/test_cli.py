@@ -339,6 +339,13 @@ def test_pull_brings_the_published_files_and_reports(
     assert not again["changed"]
     assert again["fetched_bytes"] == 0
     assert "was here already" in salun(*call[:-1]).stdout
+    (listed,) = last_object(salun("deployments", served, "--json"))["items"]
+    assert (listed["deployment"], listed["version"]) == ("edge-7", pulled["version"])
+    assert "edge-7" in salun("deployments", served).stdout
+    refused = salun("deployments", served, "--remove", "edge-8")
+    assert refused.returncode == 1
+    assert "edge-8" in refused.stderr
+    assert "edge-7" not in salun("deployments", served, "--remove", "edge-7").stdout
 
 
 def test_a_watching_pull_brings_the_version_at_once_and_stays(
