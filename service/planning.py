@@ -192,7 +192,12 @@ def _pin(claimed: jobs.Claim) -> Plan:
     """Make the plan, unless it is pinned; how often batches were halved holds for any plan."""
     with database.transaction() as session:
         batch = session.get_one(tables.Batch, claimed.subject_id)
-        batches.hold(session, batch.model_id)  # a part of it may become a batch of its own
+        # A disposal for another model over the same data ends first: it deletes samples and renames
+        # their ids. One that comes later sees that this job runs, and deletes nothing.
+        model = session.get_one(tables.Model, batch.model_id)
+        session.get_one(tables.Dataset, model.dataset_id, with_for_update={"read": True})
+        # Only then, or submissions would wait too: a part may become a batch of its own.
+        batches.hold(session, model.id)
         plan = _make(session, batch)
     inputs = {
         "plan": _stored(plan),
@@ -225,9 +230,6 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     model = session.get_one(tables.Model, batch.model_id)
     if model.head is None:
         raise errors.Conflict("model-not-ready", f"model {model.name!r} has no head version")
-    # A disposal for another model over the same data ends first: it deletes samples and renames
-    # their ids. One that comes later sees that this job runs, and deletes nothing.
-    session.get_one(tables.Dataset, model.dataset_id, with_for_update={"read": True})
     forget_ids = ledger.not_deleted(session, model, batches.sample_ids(session, batch.id))
     withheld_ids = _named(
         session,
