@@ -66,6 +66,7 @@ class Comparison:
             :mod:`salun_core.crossfit`, and are compared with the others only; but
             ``resurfacing`` compares with the whole pool, their own fold too.
         previous_groups: int64 (N,) of the set ``previous``: samples that were erased together.
+        withheld_labels: classes that later jobs are to erase; nothing is asked of them.
 
     Raises:
         InvalidDataError: the forget, retain or test set is empty, or a label is no class.
@@ -80,6 +81,7 @@ class Comparison:
         seed: int,
         cross_fitted: bool = False,
         previous_groups: torch.Tensor | None = None,
+        withheld_labels: tuple[int, ...] = (),
     ) -> None:
         for name, image_set in sets.items():
             images.check_labels(image_set, config.num_classes)
@@ -87,6 +89,7 @@ class Comparison:
                 raise errors.InvalidDataError(f"got an empty {name} set, expected samples")
         self._config, self._sets = config, sets
         self._kind, self._excluded, self._seed = kind, excluded_labels, seed
+        self._withheld = withheld_labels
         self._preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
         self._samples = traces.draw_samples(sets, kind, excluded_labels, seed)
         self._folds = deal(sets) if cross_fitted else {}
@@ -132,7 +135,9 @@ class Comparison:
             )
             for name, image_set in self._sets.items()
         }
-        metrics = measures.all_measurements(outputs, self._kind, self._excluded, self._seed)
+        metrics = measures.all_measurements(
+            outputs, self._kind, self._excluded, self._seed, self._withheld
+        )
         missing: dict[str, str] = {}
         tuned = None if retrained is None else retrained.tuned
         metrics["relearn_delay"] = traces.relearn_delay(own.tuned, tuned, self._samples)

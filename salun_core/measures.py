@@ -16,6 +16,7 @@ def all_measurements(
     kind: specs.ForgetKind,
     excluded_labels: tuple[int, ...],
     seed: int,
+    withheld_labels: tuple[int, ...] = (),
 ) -> dict[str, specs.Measurement]:
     """Every metric of the table for classifiers that a forward pass can give.
 
@@ -26,6 +27,8 @@ def all_measurements(
             pools; ``samples`` compares the forget set with class-matched holdout samples.
         excluded_labels: classes erased earlier, left out of the same.
         seed: of the attacks' pools.
+        withheld_labels: classes of which training kept nothing, and that may be known or not: left
+            out of the utility figures and the attacks' pools.
 
     Raises:
         InvalidDataError: the forget, retain or test set is empty.
@@ -34,7 +37,9 @@ def all_measurements(
         if not len(outputs[name].labels):
             raise errors.InvalidDataError(f"got an empty {name} set, expected samples")
     gone = spread_labels(kind, outputs["forget"].labels, excluded_labels)
-    kept = {name: _without(outputs[name], gone) for name in ("retain", "test", "holdout")}
+    asked_of_none = (*gone, *withheld_labels)
+    kept = {name: _without(outputs[name], asked_of_none) for name in ("retain", "test")}
+    kept["holdout"] = _without(outputs["holdout"], gone)
     metrics = {
         "unlearning_accuracy": (
             _class_unlearning(outputs) if kind == "class" else _unlearning(outputs)

@@ -80,6 +80,7 @@ class Subject:
         changed_buffers: from the method's result.
         excluded_labels: classes that earlier jobs erased as a whole.
         spec: the recipe.
+        withheld_labels: classes that later jobs are to erase as a whole; nothing is asked of them.
     """
 
     kind: specs.ForgetKind
@@ -87,6 +88,7 @@ class Subject:
     changed_buffers: tuple[str, ...]
     spec: specs.UnlearningSpec
     excluded_labels: tuple[int, ...] = ()
+    withheld_labels: tuple[int, ...] = ()
 
 
 def verify(
@@ -207,6 +209,7 @@ def _comparison(
         subject.spec.seed,
         splits.cross_fitted,
         splits.previous_groups,
+        subject.withheld_labels,
     )
 
 
@@ -221,6 +224,7 @@ def _evidence(config: specs.ClassifierConfig, splits: Splits, subject: Subject) 
         "pools": pools,
         "labels": list(config.labels),
         "excluded_labels": list(subject.excluded_labels),
+        "withheld_labels": list(subject.withheld_labels),
         "seed": subject.spec.seed,
         "spec": subject.spec.model_dump(mode="json"),
         "mask": change_records.mask_record(subject.mask),

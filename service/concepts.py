@@ -100,6 +100,22 @@ def newest_version() -> sa.ScalarSelect[int | None]:
     )
 
 
+def versions_of_request(session: orm.Session, request: tables.ForgetRequest) -> set[int]:
+    """The versions in which concepts that a request names were erased."""
+    erasure, named = tables.ConceptErasure, tables.RequestConcept
+    found = session.scalars(
+        sa.select(erasure.version)
+        .join(named, named.concept == erasure.concept)
+        .where(
+            named.request_id == request.id,
+            erasure.model_id == request.model_id,
+            erasure.version.is_not(None),
+        )
+        .distinct()
+    )
+    return {number for number in found if number is not None}
+
+
 def named_in_request(condition: sa.ColumnElement[bool]) -> sa.Exists:
     """Beside a request: whether an erasure of a concept that it names fulfils a condition."""
     erasure, named, request = tables.ConceptErasure, tables.RequestConcept, tables.ForgetRequest

@@ -99,11 +99,12 @@ def lags(session: orm.Session, model_id: uuid.UUID) -> sa.ColumnElement[bool]:
 
 def behind(session: orm.Session, request: tables.ForgetRequest) -> list[str]:
     """Names of the deployments that run what remembers something of a request."""
-    own = sa.select(tables.ForgetRequest.id).where(tables.ForgetRequest.id == request.id)
+    needed = erasures.versions_of_request(session, request)
+    needed |= concepts.versions_of_request(session, request)
     return [
         report.deployment
         for report, version in _deployed(session, request.model_id)
-        if session.scalar(own.where(_is_remembered(versions.forgets(version)))) is not None
+        if not needed.issubset(versions.forgets(version))
     ]
 
 

@@ -97,6 +97,22 @@ def newest_version() -> sa.ScalarSelect[int | None]:
     )
 
 
+def versions_of_request(session: orm.Session, request: tables.ForgetRequest) -> set[int]:
+    """The versions in which samples that a request names were erased."""
+    erasure, named = tables.Erasure, tables.RequestSample
+    found = session.scalars(
+        sa.select(erasure.version)
+        .join(named, named.sample_id == erasure.sample_id)
+        .where(
+            named.request_id == request.id,
+            erasure.model_id == request.model_id,
+            erasure.version.is_not(None),
+        )
+        .distinct()
+    )
+    return {number for number in found if number is not None}
+
+
 def named_in_request(condition: sa.ColumnElement[bool]) -> sa.Exists:
     """Beside a request: whether an erasure of a sample that it names fulfils a condition."""
     erasure, named, request = tables.Erasure, tables.RequestSample, tables.ForgetRequest

@@ -228,6 +228,12 @@ def hold(session: orm.Session, claimed: Claim) -> tables.Job:
     return job
 
 
+def check(session: orm.Session, claimed: Claim) -> None:
+    """The same without a lock: for who holds another that overtaken runs wait for."""
+    if session.scalar(sa.select(tables.Job.id).where(*_mine(claimed))) is None:
+        raise errors.LeaseLost
+
+
 def _mine(claimed: Claim) -> tuple[sa.ColumnElement[bool], ...]:
     job = tables.Job
     return (job.id == claimed.job_id, job.fence == claimed.fence, job.status == "running")

@@ -5,7 +5,7 @@ Later attempts read the same plan, so a resumed job ends in the same bits as an 
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
@@ -38,9 +38,10 @@ class Plan:
     """The pinned inputs of a job.
 
     ``forget_ids`` is the batch; ``previous_ids`` what earlier versions lack, ``previous_by`` the
-    version that forgot each of them; ``withheld_ids`` what other batches are about to erase. The
-    retain set is the training split without any of them. Classes with nothing left were erased
-    before (``excluded_labels``) or are to be next (``withheld_labels``: nothing is asked of them).
+    version that forgot each of them; ``withheld_ids`` what other batches are about to erase; what
+    can still be taken back only as far as no class is lost with it. The retain set is the training
+    split without any of them. Classes with nothing left were erased before (``excluded_labels``) or
+    are to be next (``withheld_labels``: nothing is asked of them).
     A run starts from ``base_version`` and replaces ``head_version``; ``composition`` says whether
     what was erased before is forgotten anew (``reanchor``) or was forgotten already (``chain``).
     ``recipes`` are the rungs of the ladder; ``wanted`` is how long the first was to be (``epochs``
@@ -190,14 +191,11 @@ def _read(inputs: dict[str, Any]) -> Plan:
 
 def _pin(claimed: jobs.Claim) -> Plan:
     """Make the plan, unless it is pinned; how often batches were halved holds for any plan."""
+    _let_disposal_end(claimed)
     with database.transaction() as session:
         batch = session.get_one(tables.Batch, claimed.subject_id)
-        # A disposal for another model over the same data ends first: it deletes samples and renames
-        # their ids. One that comes later sees that this job runs, and deletes nothing.
-        model = session.get_one(tables.Model, batch.model_id)
-        session.get_one(tables.Dataset, model.dataset_id, with_for_update={"read": True})
-        # Only then, or submissions would wait too: a part may become a batch of its own.
-        batches.hold(session, model.id)
+        batches.hold(session, batch.model_id)  # a part may become a batch of its own
+        jobs.check(session, claimed)
         plan = _make(session, batch)
     inputs = {
         "plan": _stored(plan),
@@ -210,6 +208,18 @@ def _pin(claimed: jobs.Claim) -> Plan:
     if jobs.BATCH_HALVINGS in before:
         inputs[jobs.BATCH_HALVINGS] = before[jobs.BATCH_HALVINGS]
     return _read(jobs.pin_inputs(claimed, inputs))
+
+
+def _let_disposal_end(claimed: jobs.Claim) -> None:
+    """Wait for one for another model over the same data: it deletes samples and renames their ids.
+
+    One that comes later sees that this job runs, and deletes nothing. Nothing is held meanwhile
+    that submissions wait for.
+    """
+    with database.transaction() as session:
+        batch = session.get_one(tables.Batch, claimed.subject_id)
+        model = session.get_one(tables.Model, batch.model_id)
+        session.get_one(tables.Dataset, model.dataset_id, with_for_update={"read": True})
 
 
 def _is_outdated(plan: Plan) -> bool:
@@ -231,20 +241,19 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     if model.head is None:
         raise errors.Conflict("model-not-ready", f"model {model.name!r} has no head version")
     forget_ids = ledger.not_deleted(session, model, batches.sample_ids(session, batch.id))
-    withheld_ids = _named(
-        session,
-        model,
-        sa.and_(
-            tables.Erasure.version.is_(None),
-            tables.Erasure.batch_id.in_(_about_to_be_served(batch)),
-        ),
-    )
     kind = cast("specs.ForgetKind", batch.kind)
     previous = _erased_before(session, model)
     previous_ids = list(previous)
-    gone = [*forget_ids, *previous_ids, *withheld_ids]
+    bound_ids = _about_to_be_served(session, model, batch, tables.Batch.state != "open")
+    gone = [*forget_ids, *previous_ids, *bound_ids]
+    whole = ledger.classes_without(session, model, gone)
+    withheld_ids = [*bound_ids, *_open_to_withhold(session, model, batch, gone, whole)]
     if kind != "concept":
-        kind, forget_ids = _of_one_kind(session, model, batch, forget_ids, gone)
+        named = forget_ids
+        kind, forget_ids = _of_one_kind(session, model, batch, named, whole)
+        if batch.parent_id is None:  # see _about_to_be_served
+            withheld_ids += set(named) - set(forget_ids)
+    withheld_ids.sort()
     left = ledger.training_size(model) - len(forget_ids) - len(previous_ids)
     composed = composing.decide(session, model)
     excluded = erasures.forgotten_labels(session, model)
@@ -276,7 +285,9 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
         previous_by=list(previous.values()),
         withheld_ids=withheld_ids,
         excluded_labels=excluded,
-        withheld_labels=sorted(ledger.classes_without(session, model, withheld_ids)),
+        withheld_labels=sorted(
+            ledger.classes_without(session, model, [*previous_ids, *withheld_ids]) - {*excluded}
+        ),
         target_digest=ledger.ids_digest([*forget_ids, *(one.concept for one in targets)]),
         family=models.family_of(model),
         concepts=[one.model_dump(mode="json") for one in targets],
@@ -290,24 +301,23 @@ def _of_one_kind(
     session: orm.Session,
     model: tables.Model,
     batch: tables.Batch,
-    forget_ids: Sequence[str],
-    gone: Sequence[str],
+    sample_ids: Sequence[str],
+    whole: Collection[int],
 ) -> tuple[specs.ForgetKind, list[str]]:
     """The kind of a batch as things are now, and those of its samples that are of that kind.
 
-    Others took back what they wanted forgotten of a class, or wait for a person: what is kept of it
-    must stay as good as it was, and the rest look like what was never seen. Or others name all the
-    rest of it meanwhile: then nothing shall be given for it any more. What is of the other kind
-    than the rest becomes a batch of its own.
+    ``whole`` are the classes of which training keeps nothing. Others took back what they wanted
+    forgotten of a class, or wait for a person: what is kept of it must stay as good as it was, and
+    the rest look like what was never seen. Or others name all the rest of it meanwhile: then
+    nothing shall be given for it any more. What is of the other kind than the rest becomes a batch
+    of its own.
     """
-    kind = cast("specs.ForgetKind", batch.kind)
-    whole, label_of = ledger.classes_without(session, model, gone), {}
-    if whole:
-        label_of = ledger.labels_of(session, model, forget_ids)
+    label_of = ledger.labels_of(session, model, sample_ids) if whole else {}
     kinds: dict[specs.ForgetKind, list[str]] = {}
-    for name in forget_ids:
+    for name in sample_ids:
         own: specs.ForgetKind = "class" if label_of.get(name) in whole else "samples"
         kinds.setdefault(own, []).append(name)
+    kind = cast("specs.ForgetKind", batch.kind)
     if kind not in kinds:
         kind = next(iter(kinds), kind)
     for other in kinds.keys() - {kind}:
@@ -358,19 +368,44 @@ def _ladder(
     return affordable, first
 
 
-def _about_to_be_served(batch: tables.Batch) -> sa.Select[uuid.UUID]:
-    """Other batches whose samples the job is not to train on.
+def _open_to_withhold(
+    session: orm.Session,
+    model: tables.Model,
+    batch: tables.Batch,
+    gone: Sequence[str],
+    whole: Collection[int],
+) -> list[str]:
+    """What others may still take back, and the job is not to train on either.
+
+    But for classes that would be lost with it: of ``gone`` alone only ``whole`` ones are.
+    """
+    named = _about_to_be_served(session, model, batch, tables.Batch.state == "open")
+    at_risk = ledger.classes_without(session, model, [*gone, *named]) - {*whole}
+    label_of = ledger.labels_of(session, model, named) if at_risk else {}
+    return [name for name in named if label_of.get(name) not in at_risk]
+
+
+def _about_to_be_served(
+    session: orm.Session,
+    model: tables.Model,
+    batch: tables.Batch,
+    condition: sa.ColumnElement[bool],
+) -> list[str]:
+    """What other batches that fulfil a condition are to erase, sorted.
 
     Not those under suspicion: where a batch failed because of what another part of it names, every
     part would fail that goes without the same. Until somebody has decided, the model keeps it.
     """
     other = tables.Batch
-    return sa.select(other.id).where(
+    others = sa.select(other.id).where(
         other.model_id == batch.model_id,
         other.id != batch.id,
         other.parent_id.is_(None),
         other.state != "blocked",
+        condition,
     )
+    erasure = tables.Erasure
+    return _named(session, model, sa.and_(erasure.version.is_(None), erasure.batch_id.in_(others)))
 
 
 def _erased_before(session: orm.Session, model: tables.Model) -> dict[str, int]:

@@ -147,5 +147,7 @@ def _splits(session: orm.Session, batch: tables.Batch) -> int:
     family = family.union_all(
         sa.select(tables.Batch.id).where(tables.Batch.parent_id == family.c.id)
     )
-    parts = session.scalar(sa.select(sa.func.count()).select_from(family)) or 1
-    return (parts - 1) // 2
+    split_ones = sa.select(sa.func.count()).where(
+        tables.Batch.id.in_(sa.select(family.c.id)), tables.Batch.state == SPLIT
+    )
+    return session.scalar(split_ones) or 0

@@ -271,4 +271,5 @@ def _tell(lease: leases.Lease, stage: str) -> None:
     """The requests of the batch entered a stage."""
     lease.check()
     with database.transaction() as session:
+        jobs.hold(session, lease.claimed)
         fulfilment.advance(session, lease.claimed.subject_id, stage)

@@ -65,6 +65,8 @@ def list_deployments(
     with session.opened(url, key, as_json=as_json) as api:
         if remove is not None:
             api.call("DELETE", address + http.path(remove))
+            console.err.print(f"removed: no forget request waits for {remove} any more")
+            return
         found = api.get(address)
     if as_json:
         console.print_json(found)

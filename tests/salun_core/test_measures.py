@@ -148,3 +148,19 @@ def test_who_looks_at_many_classes_is_told_of_none_that_lost_by_chance() -> None
         allowed = 0.03 + specs.widened(specs.Z, found.comparisons) * found.standard_error
         refused += found.value > allowed
     assert refused <= 4
+
+
+def test_of_withheld_classes_nothing_is_asked_and_the_rest_of_them_is_still_looked_at() -> None:
+    """Class 1 goes next: training kept none of it, the net lost it, and some of it went before."""
+    rest = outputs(
+        [0] * 20 + [1] * 20 + [2] * 20, [0] * 20 + [1] * 20 + [2] * 20, [0] * 40 + [2] * 20
+    )
+    forget = outputs([0] * 4, [0] * 4, [0] * 4)
+    sets = {"forget": forget, "retain": rest, "test": rest, "holdout": rest}
+    sets["previous"] = outputs([1] * 20, [1] * 20, [0] * 20)
+    asked = measures.all_measurements(sets, "samples", (), seed=0)
+    spared = measures.all_measurements(sets, "samples", (), seed=0, withheld_labels=(1,))
+    assert (asked["max_class_drop"].value, asked["test_accuracy"].value) == (1.0, 40 / 60)
+    assert (spared["max_class_drop"].value, spared["test_accuracy"].value) == (0.0, 1.0)
+    assert (spared["previous_erasures"].value, spared["previous_erasures"].target) == (1.0, 1.0)
+    assert spared["previous_erasures"] == asked["previous_erasures"]

@@ -283,7 +283,7 @@ def test_a_class_that_loses_a_part_after_it_was_sealed_is_set_apart(
         bare_models.publish(claimed)
         assert (state(both)[0] == "completed") is ended
     odd, half = sorted(every[1::4]), sorted(every[2::4])
-    assert plans == {"class": (odd, []), "samples": (half, [])}
+    assert plans == {"class": (odd, half), "samples": (half, [])}
 
 
 def test_samples_that_are_all_that_is_left_of_a_class_are_a_class(caller: api_keys.Caller) -> None:
@@ -305,3 +305,52 @@ def test_samples_that_are_all_that_is_left_of_a_class_are_a_class(caller: api_ke
         ("samples", 1),
     ]
     assert state(first)[0] == "completed"
+
+
+def test_what_may_be_taken_back_makes_no_class_of_samples(caller: api_keys.Caller) -> None:
+    """Others demand the rest of a class and may still withdraw: it must stay as good as it was."""
+    model = three_classes()
+    every = [f"s{n}" for n in range(duties.SAMPLES)]
+    bare_models.submit(caller, model, bare_models.samples("s1", "s3"))
+    bare_models.flush(model)
+    rest = bare_models.submit(caller, model, bare_models.samples(*every[5::4], "s0"))
+    plan = planning.pinned(claim())
+    assert (plan.kind, sorted(plan.forget_ids)) == ("samples", ["s1", "s3"])
+    assert (list(plan.withheld_ids), plan.absent_labels) == (["s0"], ())
+    with database.transaction() as session:
+        forget_requests.withdraw(session, "test", rest)
+
+
+def test_a_class_that_goes_piece_by_piece_is_asked_nothing_while_the_last_waits(
+    caller: api_keys.Caller,
+) -> None:
+    model = three_classes()
+    every = [f"s{n}" for n in range(duties.SAMPLES)]
+    bare_models.submit(caller, model, bare_models.samples(*every[1::8]))
+    bare_models.flush(model)
+    bare_models.publish(claim())
+    bare_models.submit(caller, model, bare_models.samples("s0"))
+    bare_models.flush(model)
+    bare_models.submit(caller, model, bare_models.samples(*every[5::8]))
+    bare_models.flush(model)
+    plan = planning.pinned(claim())
+    assert (plan.kind, plan.forget_ids, plan.withheld_labels) == ("samples", ["s0"], [1])
+
+
+def test_an_overtaken_run_plans_nothing(caller: api_keys.Caller) -> None:
+    model = three_classes()
+    every = [f"s{n}" for n in range(duties.SAMPLES)]
+    bare_models.submit(caller, model, bare_models.samples("s1", "s3"))
+    bare_models.flush(model)
+    late = claim()
+    with database.transaction() as session:
+        fence = tables.Job.fence + 1000
+        session.execute(
+            sa.update(tables.Job).where(tables.Job.id == late.job_id).values(fence=fence)
+        )
+    bare_models.submit(caller, model, bare_models.samples(*every[5::4]))
+    bare_models.flush(model)
+    with pytest.raises(errors.LeaseLost):
+        planning.pinned(late)
+    with database.transaction() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(tables.Batch)) == 2

@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import datetime
+import types
 import uuid
+from typing import cast
 
 import pytest
 import sqlalchemy as sa
@@ -24,6 +26,7 @@ from service import (
     versions,
 )
 from tests.service import duties
+from worker import leases, pipeline
 
 pytestmark = pytest.mark.usefixtures("empty")
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -170,3 +173,17 @@ def test_a_report_and_a_publication_at_once_strand_nobody(
             pulled.result()
         assert state(request)[0] == "completed"
         reports(model, "edge", 2 + number)
+
+
+def test_a_run_that_was_overtaken_tells_no_stage(caller: api_keys.Caller, model: str) -> None:
+    """It would take the request out of those that the next report completes."""
+    reports(model, "edge", 1)
+    request = bare_models.submit(caller, model, bare_models.samples("s1"))
+    claimed = jobs.claim(queue.UNLEARNING, "test")
+    assert claimed is not None
+    bare_models.publish(claimed)
+    late = cast("leases.Lease", types.SimpleNamespace(claimed=claimed, check=lambda: None))
+    with pytest.raises(errors.LeaseLost):
+        pipeline._tell(late, pipeline.VERIFY)
+    reports(model, "edge", 2)
+    assert state(request)[:2] == ("completed", "done")

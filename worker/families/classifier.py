@@ -82,7 +82,8 @@ class PreparedClassifier:
             mask=_mask(mask),
             changed_buffers=tuple(json.loads(metadata[_BUFFERS])),
             spec=spec,
-            excluded_labels=self.plan.absent_labels,
+            excluded_labels=tuple(self.plan.excluded_labels),
+            withheld_labels=tuple(self.plan.withheld_labels),
         )
         net = _load(self.config, unlearned)
         measured = verification.verify(
