@@ -13,6 +13,7 @@ from service import (
     audits,
     batches,
     demands,
+    deployments,
     errors,
     jobs,
     members,
@@ -34,7 +35,7 @@ def forget_request(view: request_views.View) -> schemas.ForgetRequestOut:
         links["job"] = f"/v1/jobs/{job.id}"
     if request.result_version is not None:
         links["version"] = f"/v1/models/{view.model}/versions/{request.result_version}"
-    is_at_work_no_more = request.status == "completed" or request.stage == "propagating"
+    is_at_work_no_more = request.status == "completed" or request.stage == deployments.PROPAGATING
     return schemas.ForgetRequestOut.model_validate(
         {
             "id": request.id,

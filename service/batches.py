@@ -189,7 +189,7 @@ def leave(session: orm.Session, request: tables.ForgetRequest) -> None:
             _sort_again(session, batch)
 
 
-def profile(kind: specs.ForgetKind, pinned: Mapping[str, Any]) -> str:
+def profile(kind: str, pinned: Mapping[str, Any]) -> str:
     """What requests must have in common to share a batch: kind and pinned method."""
     return f"{kind}:{json.dumps(pinned, sort_keys=True)}"
 

@@ -88,49 +88,6 @@ def drop_orphans(session: orm.Session, batch_id: uuid.UUID) -> None:
     )
 
 
-def newest_version() -> sa.ScalarSelect[int | None]:
-    """Column beside a request: the first version that lacks every concept it names, if any."""
-    erasure, named, request = tables.ConceptErasure, tables.RequestConcept, tables.ForgetRequest
-    return (
-        sa.select(sa.func.max(erasure.version))
-        .join(named, named.concept == erasure.concept)
-        .where(named.request_id == request.id, erasure.model_id == request.model_id)
-        .correlate(request)
-        .scalar_subquery()
-    )
-
-
-def versions_of_request(session: orm.Session, request: tables.ForgetRequest) -> set[int]:
-    """The versions in which concepts that a request names were erased."""
-    erasure, named = tables.ConceptErasure, tables.RequestConcept
-    found = session.scalars(
-        sa.select(erasure.version)
-        .join(named, named.concept == erasure.concept)
-        .where(
-            named.request_id == request.id,
-            erasure.model_id == request.model_id,
-            erasure.version.is_not(None),
-        )
-        .distinct()
-    )
-    return {number for number in found if number is not None}
-
-
-def named_in_request(condition: sa.ColumnElement[bool]) -> sa.Exists:
-    """Beside a request: whether an erasure of a concept that it names fulfils a condition."""
-    erasure, named, request = tables.ConceptErasure, tables.RequestConcept, tables.ForgetRequest
-    return (
-        sa.exists()
-        .where(
-            named.request_id == request.id,
-            named.concept == erasure.concept,
-            erasure.model_id == request.model_id,
-            condition,
-        )
-        .correlate(request)
-    )
-
-
 def versions_of(
     model_id: uuid.UUID,
 ) -> sa.Select[int | None, datetime.datetime | None]:

@@ -6,14 +6,14 @@ serving what it had, and nobody can tell.
 
 import datetime
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
-from service import aliases, concepts, erasures, errors, tables, telling, versions
+from service import aliases, erasures, errors, tables, telling, versions
 
 PROPAGATING = "propagating"  # stage of a request that waits for deployments alone
 
@@ -94,13 +94,20 @@ def lags(session: orm.Session, model_id: uuid.UUID) -> sa.ColumnElement[bool]:
     deployed = [versions.forgets(version) for _, version in _deployed(session, model_id)]
     if not deployed:
         return sa.false()
-    return _is_remembered(set(deployed[0]).intersection(*deployed[1:]))
+    lacked_by_all = sorted(set(deployed[0]).intersection(*deployed[1:]))
+    return sa.or_(
+        *(
+            one.where(column.not_in(lacked_by_all)).exists()
+            for one in erasures.versions_named(tables.ForgetRequest)
+            for column in one.selected_columns
+        )
+    )
 
 
 def behind(session: orm.Session, request: tables.ForgetRequest) -> list[str]:
     """Names of the deployments that run what remembers something of a request."""
-    needed = erasures.versions_of_request(session, request)
-    needed |= concepts.versions_of_request(session, request)
+    erased_in = session.scalars(sa.union(*erasures.versions_named(request)))
+    needed = {number for number in erased_in if number is not None}
     return [
         report.deployment
         for report, version in _deployed(session, request.model_id)
@@ -112,15 +119,6 @@ def _is_up_to_date(session: orm.Session, model: tables.Model, version: tables.Ve
     return (
         version.state in versions.SERVABLE
         and aliases.missing_erasures(session, model, version) == 0
-    )
-
-
-def _is_remembered(line: Collection[int]) -> sa.ColumnElement[bool]:
-    """Beside a request: whether something of it was first erased in none of these versions."""
-    beyond = sorted(line)
-    return sa.or_(
-        erasures.named_in_request(tables.Erasure.version.not_in(beyond)),
-        concepts.named_in_request(tables.ConceptErasure.version.not_in(beyond)),
     )
 
 

@@ -85,46 +85,34 @@ def mark_served(session: orm.Session, batch_id: uuid.UUID) -> None:
         )
 
 
-def newest_version() -> sa.ScalarSelect[int | None]:
-    """Column beside a request: the first version that lacks every sample it names, if any."""
-    erasure, named, request = tables.Erasure, tables.RequestSample, tables.ForgetRequest
-    return (
-        sa.select(sa.func.max(erasure.version))
-        .join(named, named.sample_id == erasure.sample_id)
-        .where(named.request_id == request.id, erasure.model_id == request.model_id)
-        .correlate(request)
-        .scalar_subquery()
+def versions_named(
+    request: tables.ForgetRequest | type[tables.ForgetRequest],
+) -> tuple[sa.Select[int | None], sa.Select[int | None]]:
+    """Which versions first lack the samples, and the concepts, that a request names.
+
+    Of one request, or beside any in a statement.
+    """
+    sample, concept = tables.RequestSample, tables.RequestConcept
+    kinds = (
+        (tables.Erasure, sample, sample.sample_id == tables.Erasure.sample_id),
+        (tables.ConceptErasure, concept, concept.concept == tables.ConceptErasure.concept),
     )
-
-
-def versions_of_request(session: orm.Session, request: tables.ForgetRequest) -> set[int]:
-    """The versions in which samples that a request names were erased."""
-    erasure, named = tables.Erasure, tables.RequestSample
-    found = session.scalars(
+    samples, concepts_named = (
         sa.select(erasure.version)
-        .join(named, named.sample_id == erasure.sample_id)
-        .where(
-            named.request_id == request.id,
-            erasure.model_id == request.model_id,
-            erasure.version.is_not(None),
-        )
-        .distinct()
+        .where(named.request_id == request.id, erasure.model_id == request.model_id, is_same)
+        .correlate(tables.ForgetRequest)
+        for erasure, named, is_same in kinds
     )
-    return {number for number in found if number is not None}
+    return samples, concepts_named
 
 
-def named_in_request(condition: sa.ColumnElement[bool]) -> sa.Exists:
-    """Beside a request: whether an erasure of a sample that it names fulfils a condition."""
-    erasure, named, request = tables.Erasure, tables.RequestSample, tables.ForgetRequest
-    return (
-        sa.exists()
-        .where(
-            named.request_id == request.id,
-            named.sample_id == erasure.sample_id,
-            erasure.model_id == request.model_id,
-            condition,
+def newest_version() -> sa.ColumnElement[int | None]:
+    """Column beside a request: the first version that lacks all that it names, if any."""
+    return sa.func.greatest(
+        *(
+            one.with_only_columns(sa.func.max(*one.selected_columns)).scalar_subquery()
+            for one in versions_named(tables.ForgetRequest)
         )
-        .correlate(request)
     )
 
 

@@ -8,7 +8,6 @@ from sqlalchemy import orm
 
 from service import (
     batches,
-    concepts,
     deployments,
     erasures,
     errors,
@@ -58,7 +57,7 @@ def complete_deployed(session: orm.Session, model_id: uuid.UUID) -> None:
 def _end(session: orm.Session, model_id: uuid.UUID, found: sa.Select[Any]) -> None:
     """Complete what no deployment lags behind with; the rest waits for its next report."""
     request = tables.ForgetRequest
-    newest = sa.func.greatest(erasures.newest_version(), concepts.newest_version())
+    newest = erasures.newest_version()
     found = found.add_columns(newest.label("result_version"))
     lags = deployments.lags(session, model_id)
     waiting = {"status": "in_progress", "stage": deployments.PROPAGATING, "reason": None}

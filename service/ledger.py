@@ -221,7 +221,7 @@ def _trained(
 
 def not_deleted(session: orm.Session, model: tables.Model, sample_ids: Sequence[str]) -> list[str]:
     """Those of these training samples that no disposal has deleted meanwhile, in their order."""
-    there = _trained(session, model.dataset_id, _is_one_of(sample_ids))
+    there = labels_of(session, model, sample_ids)
     missing = [name for name in sample_ids if name not in there]
     deleted = tombstones.known(session, model.dataset_id, missing, sa.true())
     return [name for name in sample_ids if name not in deleted]

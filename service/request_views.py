@@ -34,7 +34,7 @@ def view(session: orm.Session, request: tables.ForgetRequest) -> View:
     # One statement: every POST, poll and event stream comes through here.
     told = session.execute(_VIEW, named).one()
     model, _, batch, job = told[:4]
-    is_propagating = (request.status, request.stage) == ("in_progress", deployments.PROPAGATING)
+    is_propagating = request.stage == deployments.PROPAGATING
     return View(
         request=request,
         model=model,

@@ -7,7 +7,6 @@ What of a batch must be judged in another way than the rest is set apart before 
 
 import uuid
 from collections.abc import Sequence
-from typing import cast
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -104,7 +103,7 @@ def _groups(session: orm.Session, batch_id: uuid.UUID) -> list[Group]:
 
 def _moved(session: orm.Session, batch: tables.Batch, requests: Group) -> tables.Batch:
     """A new batch with these members and what they name of the old one."""
-    half = _beside(session, batch, cast("specs.ForgetKind", batch.kind), batch.id)
+    half = _beside(session, batch, batch.kind, batch.id)
     session.add_all(tables.BatchMember(batch_id=half.id, request_id=one) for one in requests)
     moved = {"old": batch.id, "new": half.id, "requests": list(requests)}
     for statement in (
@@ -121,7 +120,7 @@ def _moved(session: orm.Session, batch: tables.Batch, requests: Group) -> tables
 def _beside(
     session: orm.Session,
     batch: tables.Batch,
-    kind: specs.ForgetKind,
+    kind: str,
     parent_id: uuid.UUID | None,
 ) -> tables.Batch:
     """An empty batch of the same model and method."""

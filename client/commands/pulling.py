@@ -1,4 +1,4 @@
-"""``salun pull``: the version that an alias points at, in a folder."""
+"""``salun pull``: what an alias points at, in a folder; ``salun deployments``: who serves it."""
 
 import dataclasses
 import datetime
