@@ -23,7 +23,7 @@ def register(
     """
     for index, digest in enumerate(files):
         pointer = f"/files/{index}"
-        if not artifacts.is_digest(digest) or session.get(tables.Blob, digest) is None:
+        if not artifacts.is_digest(digest) or not destruction.keep_from(session, [digest]):
             detail = (
                 f"no blob {digest[:80]!r}; expected a digest uploaded with PUT /v1/blobs/sha256"
             )

@@ -15,17 +15,34 @@ from sqlalchemy.dialects import postgresql
 
 from service import database, jobs, storage, tables, telling
 
+_MOST = 10_000  # contents in a sweep
 
-def condemn(session: orm.Session, digests: Iterable[str]) -> None:
-    """Note content that is needless once the caller's transaction is committed."""
+
+def condemn(session: orm.Session, digests: Iterable[str]) -> list[str]:
+    """Note content that is needless once the caller's transaction is committed.
+
+    Returns what was not noted before.
+    """
     rows = [{"digest": digest} for digest in sorted(set(digests))]
-    if rows:
-        session.execute(postgresql.insert(tables.Condemned).on_conflict_do_nothing(), rows)
+    if not rows:
+        return []
+    noted = postgresql.insert(tables.Condemned).on_conflict_do_nothing()
+    return list(session.scalars(noted.returning(tables.Condemned.digest), rows))
 
 
 def condemn_cache(session: orm.Session, files: Sequence[str]) -> None:
     """The same for what was computed from these files of a dataset (decoded pictures)."""
     condemn(session, [storage.cache_name(files)])
+
+
+def keep_from(session: orm.Session, digests: Sequence[str]) -> dict[str, int]:
+    """The sizes of those that are in the store, kept from being destroyed in this transaction.
+
+    Who refers to content calls this first: it is there until the reference is committed.
+    """
+    blob = tables.Blob
+    found = sa.select(blob.digest, blob.size).where(blob.digest.in_(digests))
+    return dict(session.execute(found.with_for_update(read=True, key_share=True)).all())
 
 
 def destroy(session: orm.Session) -> int:
@@ -34,7 +51,15 @@ def destroy(session: orm.Session) -> int:
     Verified by listing the store: the audit entry says how many files were found in it and that
     none of the condemned was among them.
     """
-    ready = list(session.scalars(_ready()).all())
+    candidates = session.scalars(_ready().limit(_MOST)).all()
+    blob = tables.Blob.digest
+    known = sa.select(blob).where(blob.in_(candidates))
+    # Held until it is gone from the table too: who names it afterwards does not find it. What is
+    # being named, or sent again, is left; what was meanwhile, the last statement sees.
+    ours = session.scalars(known.with_for_update(skip_locked=True)).all()
+    others = set(session.scalars(known)).difference(ours)
+    free = [digest for digest in candidates if digest not in others]
+    ready = session.scalars(_ready().where(tables.Condemned.digest.in_(free))).all()
     for digest in ready:
         storage.remove(digest)
     if not ready:
@@ -59,6 +84,17 @@ def destroy(session: orm.Session) -> int:
     return len(ready) - len(left)
 
 
+def needless(session: orm.Session, names: Iterable[str]) -> list[str]:
+    """Those of the names of :func:`storage.listing` that nothing refers to."""
+    files = session.scalars(sa.select(tables.Dataset.files))
+    computed = {storage.cache_name(of_dataset) for of_dataset in files}
+    caches = {name for name in names if storage.is_cache(name)}
+    digests = sorted(set(names) - caches)
+    each = sa.func.unnest(sa.literal(digests, database.Names())).column_valued("each")
+    found = session.scalars(sa.select(each).where(*(~held for held in _holds(each))))
+    return [*found, *sorted(caches - computed)]
+
+
 def is_needed(digest: str, *, besides: uuid.UUID) -> bool:
     """Whether anything but that job still refers to content.
 
@@ -71,8 +107,14 @@ def is_needed(digest: str, *, besides: uuid.UUID) -> bool:
 def _needed(
     digest: sa.SQLColumnExpression[str], besides: uuid.UUID | None = None
 ) -> sa.ColumnElement[bool]:
-    """Whether content is held: by a version, a dataset, a judge, an audit, a job that is not over
-    or one whose version passed and is not purged.
+    return sa.or_(*_holds(digest, besides))
+
+
+def _holds(
+    digest: sa.SQLColumnExpression[str], besides: uuid.UUID | None = None
+) -> tuple[sa.ColumnElement[bool], ...]:
+    """What content is held by: a version, a dataset, a judge, an audit, a job that is not over or
+    one whose version passed and is not purged, and, until the proof window is over, a report.
     """
     step, job = tables.JobStep, tables.Job
     made = tables.Version
@@ -81,13 +123,29 @@ def _needed(
         job.id.is_distinct_from(besides),
         sa.or_(job.status.in_(jobs.UNFINISHED), passed),
     )
-    return sa.or_(
+    return (
         sa.exists().where(tables.VersionFile.digest == digest),
         sa.exists().where(digest == sa.any_(tables.Dataset.files)),
         sa.exists().where(tables.Judge.digest == digest),
         sa.exists().where(tables.ShadowPair.artifact_digest == digest),
         sa.exists().where(step.artifact_digest == digest, job.id == step.job_id, *of_job),
         sa.exists().where(job.inputs["plan"].astext == digest, *of_job),
+        digest.in_(_in_reports()),
+    )
+
+
+def _in_reports() -> sa.Select[str]:
+    """Pictures of reports that may still be needed as proof: they show what was forgotten."""
+    version, model = tables.Version, tables.Model
+    window = sa.func.make_interval(
+        0, 0, 0, 0, 0, 0, model.policy["proof_window_seconds"].as_float()
+    )
+    digests = '$.evidence.pictures[*].digest ? (@.type() == "string")'
+    found = sa.func.jsonb_path_query(version.report, sa.cast(digests, postgresql.JSONPATH))
+    return (
+        sa.select(found.op("#>>", return_type=sa.Text())(sa.cast([], postgresql.ARRAY(sa.Text))))
+        .join(model, model.id == version.model_id)
+        .where(version.created_at > sa.func.clock_timestamp() - window)
     )
 
 

@@ -154,6 +154,7 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes] | None = Non
     gated = [row for row in rows if row.passed is not None]
     verdict = report_values.mapping(report.get("verdict"))
     passed = verdict.get("passed")
+    evidence = report_values.mapping(report.get("evidence"))
     return template("report.html.j2").render(
         policy=CONTENT_SECURITY_POLICY,
         passed=passed if isinstance(passed, bool) else None,
@@ -165,6 +166,7 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes] | None = Non
         rows=rows,
         retrained=any(row.retrained != _NOTHING for row in rows),
         pictures=list(_pictures(pictures or {})),
+        pictures_gone=len(_listed(evidence.get("pictures"))) - len(pictures or {}),
         plots=[*report_plots.all_plots(report), *generator_plots.all_plots(report)],
         groups=list(_evidence(report)),
         layers=_layers(report),

@@ -37,6 +37,9 @@ class Settings(pydantic_settings.BaseSettings):
     max_blob_bytes: Annotated[
         int, pydantic.Field(gt=0, validation_alias="SALUN_MAX_BLOB_BYTES")
     ] = 64 * 2**30
+    unused_seconds: Annotated[
+        float, pydantic.Field(ge=3600, validation_alias="SALUN_UNUSED_SECONDS")
+    ] = 86_400.0
     picture_cache_bytes: Annotated[
         int, pydantic.Field(ge=0, validation_alias="SALUN_PICTURE_CACHE_BYTES")
     ] = 64 * 2**30

@@ -7,6 +7,7 @@ written, ``work/{job}/{fence}/`` for the scratch files of one attempt (a zombie 
 
 import contextlib
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -64,6 +65,11 @@ class Incoming:
         handle, name = tempfile.mkstemp(dir=root() / "incoming")
         self._file = os.fdopen(handle, "wb")
         self.path = Path(name)
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._size
 
     def write(self, chunk: bytes) -> None:
         """Append; raises :class:`errors.Invalid` (``body-too-large``) over the limit."""
@@ -162,17 +168,53 @@ def cache_of(digests: Sequence[str]) -> Path:
     return folder
 
 
+def is_cache(name: str) -> bool:
+    """Whether that is a name of :func:`cache_name`, not a digest."""
+    return name.startswith("cache/")
+
+
 def cache_name(digests: Sequence[str]) -> str:
     """The path below the data folder of what was computed from these files."""
     joined = "\n".join(digests).encode()
     return f"cache/{hashlib.sha256(joined).hexdigest()}"
 
 
-def listing() -> set[str]:
-    """What is in the store: digests of content, and names of what was computed from files."""
-    contents = {path.name for path in (root() / "blobs").glob("*/*")}
-    computed = {f"cache/{path.name}" for path in cache_root().glob("*")}
+def listing(before: float = math.inf) -> set[str]:
+    """What is in the store: digests of content, and names of what was computed from files.
+
+    Args:
+        before: seconds since 1970; what was written later is left out.
+    """
+    contents = {path.name for path in (root() / "blobs").glob("*/*") if _written_at(path) < before}
+    computed = {
+        f"cache/{path.name}" for path in cache_root().glob("*") if _written_at(path) < before
+    }
     return contents | computed
+
+
+def clear_scratch(before: float) -> int:
+    """Remove what killed processes left in ``incoming/`` and ``work/``; returns how much.
+
+    Args:
+        before: seconds since 1970; where anything was written later all stays.
+    """
+    cleared = 0
+    for path in [*(root() / "incoming").glob("*"), *(root() / "work").glob("*")]:
+        if _written_at(path, *path.rglob("*")) < before:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            cleared += 1
+    return cleared
+
+
+def _written_at(*paths: Path) -> float:
+    """When the newest was written, in seconds since 1970; what has just gone counts as new."""
+    try:
+        return max(path.lstat().st_mtime for path in paths)
+    except FileNotFoundError:
+        return math.inf
 
 
 def _sync_folder(folder: Path) -> None:
@@ -185,7 +227,7 @@ def _sync_folder(folder: Path) -> None:
 
 def remove(name: str) -> None:
     """Drop content that nothing refers to any more, or a name of :func:`cache_name`."""
-    if name.startswith("cache/"):
+    if is_cache(name):
         shutil.rmtree(root() / name, ignore_errors=True)
         return
     path_of(name).unlink(missing_ok=True)

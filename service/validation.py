@@ -153,12 +153,7 @@ def _revoked(version: tables.Version) -> errors.Problem | None:
 
 
 def _check_blobs(session: orm.Session, files: Sequence[artifacts.FileRef]) -> None:
-    digests = [file.digest for file in files]
-    sizes = dict(
-        session.execute(
-            sa.select(tables.Blob.digest, tables.Blob.size).where(tables.Blob.digest.in_(digests))
-        ).all()
-    )
+    sizes = destruction.keep_from(session, [file.digest for file in files])
     problems = []
     for index, file in enumerate(files):
         if file.digest not in sizes:

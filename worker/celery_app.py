@@ -10,6 +10,8 @@ from celery import signals
 from service import queue, settings
 from worker import shutdown
 
+_CLEAR_SECONDS = 3600.0
+
 app = queue.app()
 app.conf.update(
     imports=["worker.tasks"],
@@ -22,7 +24,12 @@ app.conf.update(
             "task": "worker.tasks.sweep",
             "schedule": settings.load().sweep_seconds,
             "options": {"queue": queue.HOUSEKEEPING, "expires": settings.load().sweep_seconds},
-        }
+        },
+        "clear": {
+            "task": "worker.tasks.clear",
+            "schedule": _CLEAR_SECONDS,
+            "options": {"queue": queue.HOUSEKEEPING, "expires": _CLEAR_SECONDS},
+        },
     },
 )
 

@@ -3,7 +3,7 @@
 import os
 import socket
 
-from service import queue, sweeping
+from service import leftovers, queue, sweeping
 from worker.celery_app import app
 
 
@@ -19,3 +19,9 @@ def run_job(job_id: str) -> None:
 def sweep() -> None:
     """Beat's tick: seal, hint, send what was left lying."""
     sweeping.sweep()
+
+
+@app.task(name="worker.tasks.clear")
+def clear() -> None:
+    """Beat's tick, every hour: look through the store for what nobody refers to."""
+    leftovers.clear()

@@ -45,8 +45,7 @@ async def upload(request: fastapi.Request, _: auth.Writer, digest: base.Digest) 
                 await concurrency.run_in_threadpool(writer.write, bytes(pending))
                 pending.clear()
         await concurrency.run_in_threadpool(writer.write, bytes(pending))
-        stored = await concurrency.run_in_threadpool(writer.commit, digest)
-    await concurrency.run_in_threadpool(_record, stored)
+        stored = await concurrency.run_in_threadpool(_keep, writer, digest)
     return registry.BlobOut(digest=stored.digest, size=stored.size)
 
 
@@ -86,12 +85,14 @@ def file_response(
     )
 
 
-def _record(stored: storage.Stored) -> None:
-    """Note the content; what was condemned and is sent again is wanted again."""
+def _keep(writer: storage.Incoming, digest: str) -> storage.Stored:
+    """Make the content visible; what was condemned and is sent again is wanted again.
+
+    The row comes first: who destroys content holds it, so that what comes after stays.
+    """
     with database.transaction() as session:
-        session.execute(sa.delete(tables.Condemned).where(tables.Condemned.digest == stored.digest))
-        session.execute(
-            postgresql.insert(tables.Blob)
-            .values(digest=stored.digest, size=stored.size)
-            .on_conflict_do_nothing()
-        )
+        row = postgresql.insert(tables.Blob).values(digest=digest, size=writer.size)
+        found = {"size": row.excluded.size}
+        session.execute(row.on_conflict_do_update(index_elements=["digest"], set_=found))
+        session.execute(sa.delete(tables.Condemned).where(tables.Condemned.digest == digest))
+        return writer.commit(digest)

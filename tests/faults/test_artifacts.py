@@ -1,18 +1,24 @@
 """Files in the store are cut off or gone between two attempts, or before the first."""
 
+import concurrent.futures
 import os
+import signal
+import time
 import uuid
 from pathlib import Path
 from typing import Any
 
+import celery
+import httpx
 import pytest
 import torch
 
-from client.local import folders
+from client.local import folders, processes
 from salun_core import architectures, specs, weights
+from service import queue
 from tests import conftest, material
 from tests.faults import breakpoints
-from tests.faults.conftest import Faulted
+from tests.faults.conftest import Faulted, until
 from tests.faults.test_workers import DEATHS
 
 _FULL = pytest.mark.faults_full
@@ -88,6 +94,42 @@ def test_base_weights_that_are_not_whole_stop_the_job_with_a_clear_word(
     )
     assert done["result_version"] == 2
     assert faulted.versions(model) == [1, 2]
+
+
+def test_an_api_that_dies_in_an_upload_leaves_nothing_that_stays(faulted: Faulted) -> None:
+    """The client sends the file again; what lies about goes once it is old."""
+    running = faulted.api.running
+    content = material.Content(uuid.uuid4().bytes)
+    incoming = running.folder.root / "incoming"
+    before = set(incoming.iterdir())
+    condition = f"NEW.digest = '{content.digest}'"
+    with (
+        breakpoints.at(running.database_url, "blob", "INSERT", condition) as place,
+        concurrent.futures.ThreadPoolExecutor() as pool,
+    ):
+        upload = pool.submit(faulted.api.put, content)
+        place.reached()
+        parent = running.pids()["api"]
+        assert parent is not None
+        children = processes.children_of(parent)
+        running.kill("api", signal.SIGKILL)
+        processes.end(children, [(signal.SIGKILL, 5.0)])
+        assert isinstance(upload.exception(60), httpx.TransportError)
+        place.let_pass()
+        running.wait_restarted("api", parent)
+        conftest.until_ready(faulted.api)
+    (litter,) = set(incoming.iterdir()) - before
+    assert not blob(running.folder, content.digest).exists()
+    assert faulted.rows("SELECT 1 FROM blob WHERE digest = %s", content.digest) == []
+
+    assert faulted.api.put(content)["digest"] == content.digest
+    assert blob(running.folder, content.digest).read_bytes() == content.data
+    then = time.time() - 2 * 86_400
+    os.utime(litter, (then, then))
+    with celery.Celery(broker=running.broker_url) as sender:
+        sender.send_task("worker.tasks.clear", queue=queue.HOUSEKEEPING)
+    until(lambda: not litter.exists())
+    assert blob(running.folder, content.digest).exists()
 
 
 def own_weights(folder: Path) -> material.Content:

@@ -53,6 +53,13 @@ def test_page_names_the_concept_and_shows_the_pictures(concept: dict[str, Any]) 
     assert str(image["src"]).startswith("data:image/png;base64,iVBOR")
 
 
+def test_page_says_that_pictures_are_not_kept_any_more(concept: dict[str, Any]) -> None:
+    gone = "1 of the pictures are not kept any more"
+
+    assert gone in pages.Parsed(report_page.render(concept)).text
+    assert gone not in pages.Parsed(report_page.render(concept, {"forgotten": png()})).text
+
+
 def test_plots_show_every_net_and_group(concept: dict[str, Any]) -> None:
     plots = generator_plots.all_plots(concept)
 

@@ -1,9 +1,12 @@
 """Diffusion models through the whole service: registered, made to forget, pulled, opened."""
 
+import os
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import celery
 import diffusers
 import huggingface_hub
 import numpy as np
@@ -11,6 +14,7 @@ import psycopg
 import pytest
 import safetensors.numpy
 
+from service import queue
 from tests import conftest, generators, material
 
 QUICK = {"steps": 3, "forget_batch_size": 128, "retain_batch_size": 8, "density": 0.2}
@@ -78,6 +82,22 @@ def kept_judges(api: conftest.Api, dataset: str) -> list[str]:
         return [digest for (digest,) in found]
 
 
+def leave_nothing_unused(api: conftest.Api) -> None:
+    """All that is in the store is two days old, and what nothing refers to is looked for."""
+    then = time.time() - 2 * 86_400
+    for path in (api.running.folder.root / "blobs").glob("*/*"):
+        os.utime(path, (then, then))
+    stray = api.put(material.Content(uuid.uuid4().bytes))["digest"]
+    path = api.running.folder.root / "blobs" / stray[:2] / stray
+    os.utime(path, (then, then))
+    with celery.Celery(broker=api.running.broker_url) as sender:
+        sender.send_task("worker.tasks.clear", queue=queue.HOUSEKEEPING)
+    end = time.monotonic() + 60
+    while path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def changed_files(api: conftest.Api, model: str) -> set[str]:
     """Paths whose content differs between versions 1 and 2."""
     versions = [
@@ -122,6 +142,7 @@ def test_a_class_is_forgotten_and_the_new_folder_opens(
     assert {"unlearning_accuracy", "retain_accuracy", "max_group_drop"} <= report["metrics"].keys()
     assert report["evidence"]["sampling"]["steps"] == SAMPLING["steps"]
     assert set(report["evidence"]["judge"]["terms"]) == set(material.LABELS)
+    leave_nothing_unused(api)
     for picture in report["evidence"]["pictures"]:
         content = api.http.get(f"/v1/blobs/sha256/{picture['digest']}").content
         assert content.startswith(b"\x89PNG")

@@ -1,0 +1,326 @@
+"""Content that nothing refers to goes after a day; what anything refers to stays."""
+
+import concurrent.futures
+import datetime
+import os
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from api.routes import blobs
+from service import (
+    artifacts,
+    database,
+    datasets,
+    destruction,
+    errors,
+    jobs,
+    leftovers,
+    models,
+    queue,
+    settings,
+    storage,
+    tables,
+    versions,
+)
+from tests import material
+from tests.service import duties
+
+pytestmark = pytest.mark.usefixtures("empty", "nothing_else")
+TWO_DAYS = 2 * 86_400.0
+LINEAGE = {"anchor": 1, "chain": [], "chain_length": 0, "forgets": []}
+
+
+@pytest.fixture
+def nothing_else(empty: sa.Engine) -> None:
+    """An empty store."""
+    del empty
+    for name in storage.listing():
+        storage.remove(name)
+    storage.clear_scratch(float("inf"))
+
+
+def written(data: bytes, *, sent: bool = True) -> str:
+    """The digest of content that was sent, or that a worker wrote."""
+    stored = storage.put([data])
+    if sent:
+        with database.transaction() as session:
+            session.merge(tables.Blob(digest=stored.digest, size=stored.size))
+    return stored.digest
+
+
+def grow_old() -> None:
+    """Nothing was written in the last two days."""
+    then = time.time() - TWO_DAYS
+    for path in [*storage.root().rglob("*")]:
+        os.utime(path, (then, then), follow_symlinks=False)
+
+
+def swept() -> int:
+    """Contents that were found and are gone after a sweep."""
+    found = leftovers.clear()
+    with database.transaction() as session:
+        assert destruction.destroy(session) == found.contents
+    return found.contents
+
+
+def audited(action: str) -> list[dict[str, object]]:
+    with database.transaction() as session:
+        entries = sa.select(tables.AuditEntry).where(tables.AuditEntry.action == action)
+        return [entry.detail for entry in session.scalars(entries)]
+
+
+def test_what_was_sent_and_never_used_goes_after_a_day() -> None:
+    sent, artifact = written(b"never used"), written(b"of a killed run", sent=False)
+    assert swept() == 0  # who sent it names it afterwards
+    grow_old()
+    fresh = written(b"sent just now")
+    assert swept() == 2
+    assert storage.listing() == {fresh}
+    with database.transaction() as session:
+        assert session.get(tables.Blob, sent) is None
+        assert session.get(tables.Blob, fresh) is not None
+        assert session.get(tables.Condemned, artifact) is None
+    assert audited("content.unused") == [{"contents": 2}]
+    assert len(audited("content.destroy")) == 1
+    assert swept() == 0
+    assert len(audited("content.unused")) == 1
+
+
+def test_everything_that_is_referred_to_stays() -> None:
+    weights, data, judge, shadow, step, plan = (
+        written(name.encode()) for name in ("weights", "data", "judge", "shadow", "step", "plan")
+    )
+    net = duties.new_model({})
+    with database.transaction() as session:
+        model = models.by_name(session, net)
+        dataset = session.get_one(tables.Dataset, model.dataset_id)
+        dataset.files = [data]
+        version = versions.add(
+            session, model, [artifacts.FileRef("model.safetensors", weights, 7)], lineage=LINEAGE
+        )
+        version.state = "published"
+        session.add(tables.Judge(dataset_id=dataset.id, name="j", digest=judge, detail={}))
+        session.add(tables.ShadowPair(base_version_id=version.id, name="s", artifact_digest=shadow))
+        job = jobs.enqueue(session, jobs.UNLEARNING, line="one", subject_id=uuid.uuid4())
+        job.inputs = {"plan": plan}
+        session.add(
+            tables.JobStep(job_id=job.id, name="m", fence=1, artifact_digest=step, run_seconds=1)
+        )
+        computed = storage.cache_name(dataset.files)
+        storage.cache_of(dataset.files)
+        storage.cache_of(["files of a dataset that is no more"])
+        job_id = job.id
+    grow_old()
+    assert swept() == 1
+    kept = {weights, data, judge, shadow, step, plan, computed}
+    assert kept < storage.listing()  # and what the model was made with
+    with database.transaction() as session:
+        job = session.get_one(tables.Job, job_id)
+        job.status = "failed"  # nobody goes on from what it made
+    assert swept() == 2
+    assert kept - storage.listing() == {step, plan}
+
+
+def test_pictures_of_a_report_go_with_the_proof_window() -> None:
+    """They show what was forgotten: after the window the report names them by digest alone."""
+    before, after = written(b"\x89PNG before"), written(b"\x89PNG after")
+    net = duties.new_model({"proof_window_seconds": 3600.0})
+    with database.transaction() as session:
+        version = versions.add(session, models.by_name(session, net), [], lineage=LINEAGE)
+        listed = [{"name": "forgotten", "digest": digest} for digest in (before, after)]
+        version.report = {"evidence": {"pictures": listed}}
+        other = versions.add(session, models.by_name(session, net), [], lineage=LINEAGE)
+        other.report = {"evidence": {}}
+        number = version.id
+    grow_old()
+    assert swept() == 0
+    with database.transaction() as session:
+        session.get_one(tables.Version, number).created_at -= datetime.timedelta(hours=2)
+    assert swept() == 2
+    assert not storage.listing() & {before, after}
+
+
+def test_what_an_unfinished_job_may_have_written_stays() -> None:
+    """A report's pictures are there long before the report is."""
+    with database.transaction() as session:
+        jobs.enqueue(session, jobs.UNLEARNING, line="one", subject_id=uuid.uuid4())
+    claimed = jobs.claim(queue.UNLEARNING, "worker")
+    assert claimed is not None
+    picture = written(b"picture", sent=False)
+    older = written(b"older", sent=False)
+    grow_old()
+    with database.transaction() as session:
+        job = session.get_one(tables.Job, claimed.job_id)
+        began = datetime.datetime.fromtimestamp(time.time() - TWO_DAYS - 60, datetime.UTC)
+        job.started_at, job.status = began, "queued"  # it was given back
+    os.utime(storage.path_of(older), (began.timestamp() - 60,) * 2)
+    with storage.scratch(claimed.job_id, claimed.fence) as folder:
+        (folder / "part").write_bytes(b"half")
+        os.utime(folder / "part", (began.timestamp() + 60,) * 2)
+        os.utime(folder, (began.timestamp() + 60,) * 2)
+        assert leftovers.clear() == leftovers.Cleared(1, 0)
+        assert (folder / "part").exists()
+        with database.transaction() as session:
+            session.get_one(tables.Job, claimed.job_id).status = "failed"
+        os.utime(folder.parent, (began.timestamp() + 60,) * 2)
+        assert leftovers.clear() == leftovers.Cleared(1, 1)
+        assert not folder.exists()
+    with database.transaction() as session:
+        destruction.destroy(session)
+    assert not storage.exists(picture)
+
+
+def test_scratch_of_the_dead_goes_and_what_is_being_written_stays() -> None:
+    with storage.incoming() as writer, storage.linked({"config.json": "0" * 64}) as links:
+        writer.write(b"half of a file")
+        litter = storage.root() / "incoming" / "tmpkilled"
+        litter.write_bytes(b"half")
+        folder = storage.root() / "work" / "tmpkilled"
+        folder.mkdir()
+        (folder / "link").symlink_to(storage.path_of("0" * 64))  # goes nowhere
+        assert leftovers.clear() == leftovers.Cleared(0, 0)
+        grow_old()
+        os.utime(writer.path)
+        os.utime(links)
+        assert leftovers.clear() == leftovers.Cleared(0, 2)
+        assert not litter.exists()
+        assert not folder.exists()
+        assert writer.path.exists()
+        assert links.exists()
+
+
+def test_less_than_an_hour_is_no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALUN_UNUSED_SECONDS", "60")
+    settings.load.cache_clear()
+    with pytest.raises(ValueError, match="SALUN_UNUSED_SECONDS"):
+        settings.load()
+    settings.load.cache_clear()
+
+
+# --- somebody names it, or sends it again, in the moment of its destruction ------------------
+
+
+def condemned(data: bytes) -> str:
+    digest = written(data)
+    with database.transaction() as session:
+        destruction.condemn(session, [digest])
+    return digest
+
+
+def destroyed() -> int:
+    with database.transaction() as session:
+        return destruction.destroy(session)
+
+
+def test_what_is_being_named_is_left_and_then_needed() -> None:
+    data = material.parquet().data
+    digest = condemned(data)
+    with database.transaction() as session:
+        datasets.register(session, "test", "again", [digest])
+        assert destroyed() == 0
+    assert destroyed() == 0
+    assert storage.exists(digest)
+
+
+def test_who_names_what_is_being_destroyed_is_told_that_it_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The registration waits for the deletion, which has begun."""
+    digest = condemned(material.parquet().data)
+    begun, go_on = threading.Event(), threading.Event()
+    remove = storage.remove
+
+    def slowly(name: str) -> None:
+        begun.set()
+        assert go_on.wait(20)
+        remove(name)
+
+    def register() -> None:
+        with database.transaction() as session:
+            datasets.register(session, "test", "late", [digest])
+
+    monkeypatch.setattr(storage, "remove", slowly)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        destroying = pool.submit(destroyed)
+        assert begun.wait(20)
+        registering = pool.submit(register)
+        time.sleep(0.3)
+        assert not registering.done()
+        go_on.set()
+        assert destroying.result(20) == 1
+        with pytest.raises(errors.Invalid, match="no blob"):
+            registering.result(20)
+
+
+def test_what_is_sent_again_while_it_is_destroyed_is_there_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digest = condemned(b"wanted again")
+    begun, go_on = threading.Event(), threading.Event()
+    remove = storage.remove
+
+    def slowly(name: str) -> None:
+        begun.set()
+        assert go_on.wait(20)
+        remove(name)
+
+    def send() -> Path:
+        with storage.incoming() as writer:
+            writer.write(b"wanted again")
+            return storage.path_of(blobs._keep(writer, digest).digest)
+
+    monkeypatch.setattr(storage, "remove", slowly)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        destroying = pool.submit(destroyed)
+        assert begun.wait(20)
+        sending = pool.submit(send)
+        time.sleep(0.3)
+        assert not sending.done()
+        go_on.set()
+        assert destroying.result(20) == 1
+        assert sending.result(20).read_bytes() == b"wanted again"
+    with database.transaction() as session:
+        assert session.get(tables.Blob, digest) is not None
+        assert session.get(tables.Condemned, digest) is None
+
+
+def test_what_is_being_sent_again_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = condemned(b"wanted again")
+    commit = storage.Incoming.commit
+
+    def beside_a_sweep(writer: storage.Incoming, expected: str | None = None) -> storage.Stored:
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            assert pool.submit(destroyed).result(20) == 0
+        return commit(writer, expected)
+
+    monkeypatch.setattr(storage.Incoming, "commit", beside_a_sweep)
+    with storage.incoming() as writer:
+        writer.write(b"wanted again")
+        blobs._keep(writer, digest)
+    assert destroyed() == 0
+    assert storage.read(digest) == b"wanted again"
+
+
+def test_another_content_than_was_named_leaves_no_row() -> None:
+    digest = "ab" * 32
+    with storage.incoming() as writer:
+        writer.write(b"something else")
+        with pytest.raises(errors.Invalid, match="expected abab"):
+            blobs._keep(writer, digest)
+    with database.transaction() as session:
+        assert session.get(tables.Blob, digest) is None
+
+
+def test_a_hundred_thousand_contents_are_looked_through_at_once() -> None:
+    names = {f"{index:064x}" for index in range(100_000)}
+    needed = written(b"needed")
+    duties.new_model({})
+    with database.transaction() as session:
+        session.scalars(sa.select(tables.Dataset)).one().files = [needed]
+        found = destruction.needless(session, names | {needed})
+    assert set(found) == names
