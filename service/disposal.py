@@ -19,7 +19,7 @@ from service import (
     jobs,
     models,
     pace,
-    planning,
+    plans,
     rewriting,
     tables,
     telling,
@@ -115,7 +115,7 @@ def erase_samples(session: orm.Session, model: tables.Model) -> int:
     session.flush()
     rewriting.drop_rows(session, dataset, due)
     _rename(session, dataset.id, marks, _persons_gone(session, dataset.id, subjects))
-    planning.rename(session, dataset.id, marks)
+    plans.rename(session, dataset.id, marks)
     destruction.condemn(session, set(before) - set(dataset.files))
     destruction.condemn_cache(session, before)
     telling.audit(session, "worker", "samples.erase", dataset.id, samples=len(due))

@@ -232,3 +232,16 @@ def forgotten_digest(session: orm.Session, model: tables.Model) -> str | None:
         digest.update(hashlib.sha256(concept.concept.encode()).digest())
         empty = False
     return None if empty else digest.hexdigest()
+
+
+def samples(
+    session: orm.Session, model: tables.Model, condition: sa.ColumnElement[bool]
+) -> list[str]:
+    """The samples of a model's erasures that fulfil a condition, sorted."""
+    return list(
+        session.scalars(
+            sa.select(tables.Erasure.sample_id)
+            .where(tables.Erasure.model_id == model.id, condition)
+            .order_by(tables.Erasure.sample_id)
+        )
+    )

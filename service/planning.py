@@ -1,18 +1,16 @@
-"""What an unlearning job works on, fixed when it is first claimed.
+"""Makes the plan of an unlearning job when it is first claimed.
 
 Later attempts read the same plan, so a resumed job ends in the same bits as an undisturbed one.
 """
 
-import json
-import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from salun_core import generation_specs, specs
+from salun_core import specs
 from service import (
     batches,
     composing,
@@ -25,99 +23,19 @@ from service import (
     jobs,
     ledger,
     models,
-    pace,
+    plans,
     splitting,
-    storage,
     tables,
     versions,
 )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The pinned inputs of a job.
-
-    ``forget_ids`` is the batch; ``previous_ids`` what earlier versions lack, ``previous_by`` the
-    version that forgot each of them; ``withheld_ids`` what other batches are about to erase; what
-    can still be taken back only as far as no class is lost with it. The retain set is the training
-    split without any of them. Classes with nothing left were erased before (``excluded_labels``) or
-    are to be next (``withheld_labels``: nothing is asked of them).
-    A run starts from ``base_version`` and replaces ``head_version``; ``composition`` says whether
-    what was erased before is forgotten anew (``reanchor``) or was forgotten already (``chain``).
-    ``recipes`` are the rungs of the ladder; ``wanted`` is how long the first was to be (``epochs``
-    or ``steps``) before the policy's ``max_job_steps`` cut it, ``None`` where it did not. Of a
-    generator, ``concepts`` are those of the batch and ``previous_concepts`` those that earlier
-    versions no longer draw; JSON, like ``sampling``.
-    """
-
-    model: str
-    dataset: str
-    kind: specs.ForgetKind
-    base_version: int
-    recipes: Sequence[dict[str, Any]]
-    forget_ids: Sequence[str]
-    previous_ids: Sequence[str]
-    withheld_ids: Sequence[str]
-    excluded_labels: Sequence[int]
-    target_digest: str
-    family: specs.Family = "classifier"
-    concepts: Sequence[dict[str, Any]] = ()
-    withheld_labels: Sequence[int] = ()
-    previous_by: Sequence[int] = ()
-    previous_concepts: Sequence[dict[str, Any]] = ()
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-    wanted: Mapping[str, int] | None = None
-    head_version: int | None = None
-    composition: composing.Name = "chain"
-
-    @property
-    def absent_labels(self) -> tuple[int, ...]:
-        """Classes, but the batch's own, of which training keeps nothing."""
-        return tuple(sorted({*self.excluded_labels, *self.withheld_labels}))
-
-    @property
-    def planned_on(self) -> int:
-        """The version that was served when the plan was made; no other may be served since."""
-        return self.base_version if self.head_version is None else self.head_version
-
-    @property
-    def forgets_anew(self) -> bool:
-        """Whether the base still knows what was erased before: it is forgotten together."""
-        return self.base_version != self.planned_on
-
-    @property
-    def ladder(self) -> list[Any]:
-        """The recipes to try, one after another, until a result passes; the family's own specs."""
-        parse = families.FAMILIES[self.family].recipes.parse
-        return [parse(recipe) for recipe in self.recipes]
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing left to forget."""
-        return not self.forget_ids and not self.concepts
-
-    @property
-    def concept_targets(self) -> tuple[specs.ConceptTarget, ...]:
-        """The concepts of the batch."""
-        return tuple(map(specs.ConceptTarget.model_validate, self.concepts))
-
-    @property
-    def previous_targets(self) -> tuple[specs.ConceptTarget, ...]:
-        """The concepts that were erased before."""
-        return tuple(map(specs.ConceptTarget.model_validate, self.previous_concepts))
-
-    @property
-    def sampled(self) -> generation_specs.Sampling:
-        """How the model is sampled from."""
-        return generation_specs.Sampling.model_validate(self.sampling)
-
-
-def pinned(claimed: jobs.Claim) -> Plan:
+def pinned(claimed: jobs.Claim) -> plans.Plan:
     """The job's plan: made at the first claim and read back later.
 
     Made again where the model has got another head since; what was computed by the old one goes.
     """
-    plan = _kept(claimed.inputs)
+    plan = plans.kept(claimed.inputs)
     if plan is None:
         return _pin(claimed)
     if _is_outdated(plan):
@@ -126,70 +44,7 @@ def pinned(claimed: jobs.Claim) -> Plan:
     return plan
 
 
-def of_version(session: orm.Session, version: tables.Version) -> Plan:
-    """The plan by which an unlearned version was made.
-
-    Raises :class:`errors.Conflict` (``plan-missing``) where it is not kept whole.
-    """
-    job = None if version.job_id is None else session.get(tables.Job, version.job_id)
-    plan = None if job is None else _kept(job.inputs)
-    if plan is None:
-        detail = f"the plan that version {version.number} was made by is not in the store"
-        raise errors.Conflict("plan-missing", detail)
-    return plan
-
-
-def without_erased(session: orm.Session, version: tables.Version, plan: Plan) -> Plan:
-    """The plan of a version with everything withheld that its model must forget since.
-
-    Whatever the version itself erased stays in its sets: nothing but ``withheld_ids`` differs.
-    """
-    model = session.get_one(tables.Model, version.model_id)
-    own = {*plan.forget_ids, *plan.previous_ids}
-    named = {*plan.withheld_ids, *_named(session, model, sa.true())}
-    return replace(plan, withheld_ids=sorted(named - own))
-
-
-def rename(session: orm.Session, dataset_id: uuid.UUID, marks: Mapping[str, str]) -> None:
-    """Write the plans of finished jobs over a dataset anew, with marks for the ids of what is gone.
-
-    Needs that no job over the dataset is half done.
-    """
-    planned = sa.select(tables.Job).where(
-        tables.Job.line.in_(pace.lines_over(session, dataset_id)),
-        tables.Job.inputs["plan"].as_string().is_not(None),
-    )
-    for job in session.scalars(planned):
-        plan = _kept(job.inputs)
-        if plan is None or job.inputs is None:
-            continue
-        renamed = replace(
-            plan,
-            forget_ids=[marks.get(one, one) for one in plan.forget_ids],
-            previous_ids=[marks.get(one, one) for one in plan.previous_ids],
-            withheld_ids=[marks.get(one, one) for one in plan.withheld_ids],
-        )
-        if renamed != plan:
-            destruction.condemn(session, [job.inputs["plan"]])
-            job.inputs = {**job.inputs, "plan": _stored(renamed)}
-
-
-def _stored(plan: Plan) -> str:
-    return storage.put([json.dumps(asdict(plan), sort_keys=True).encode()]).digest
-
-
-def _kept(inputs: dict[str, Any] | None) -> Plan | None:
-    """The plan that a job's inputs name, if it is in the store whole."""
-    if inputs is None or not storage.is_intact(inputs["plan"]):
-        return None
-    return _read(inputs)
-
-
-def _read(inputs: dict[str, Any]) -> Plan:
-    return Plan(**json.loads(storage.read(inputs["plan"])))
-
-
-def _pin(claimed: jobs.Claim) -> Plan:
+def _pin(claimed: jobs.Claim) -> plans.Plan:
     """Make the plan, unless it is pinned; how often batches were halved holds for any plan."""
     _let_disposal_end(claimed)
     with database.transaction() as session:
@@ -198,7 +53,7 @@ def _pin(claimed: jobs.Claim) -> Plan:
         jobs.check(session, claimed)
         plan = _make(session, batch)
     inputs = {
-        "plan": _stored(plan),
+        "plan": plans.keep(plan),
         "base_version": plan.base_version,
         "target_digest": plan.target_digest,
         "recipes": plan.recipes,
@@ -207,7 +62,7 @@ def _pin(claimed: jobs.Claim) -> Plan:
     before = claimed.inputs or {}
     if jobs.BATCH_HALVINGS in before:
         inputs[jobs.BATCH_HALVINGS] = before[jobs.BATCH_HALVINGS]
-    return _read(jobs.pin_inputs(claimed, inputs))
+    return plans.read(jobs.pin_inputs(claimed, inputs))
 
 
 def _let_disposal_end(claimed: jobs.Claim) -> None:
@@ -222,7 +77,7 @@ def _let_disposal_end(claimed: jobs.Claim) -> None:
         session.get_one(tables.Dataset, model.dataset_id, with_for_update={"read": True})
 
 
-def _is_outdated(plan: Plan) -> bool:
+def _is_outdated(plan: plans.Plan) -> bool:
     with database.transaction() as session:
         return models.by_name(session, plan.model).head != plan.planned_on
 
@@ -236,7 +91,7 @@ def _discard(claimed: jobs.Claim) -> None:
         job.inputs = None
 
 
-def _make(session: orm.Session, batch: tables.Batch) -> Plan:
+def _make(session: orm.Session, batch: tables.Batch) -> plans.Plan:
     model = session.get_one(tables.Model, batch.model_id)
     if model.head is None:
         raise errors.Conflict("model-not-ready", f"model {model.name!r} has no head version")
@@ -260,7 +115,9 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     anew = []
     if composed.base_version != model.head:
         base = versions.by_number(session, model, composed.base_version)
-        anew = _named(session, model, tables.Erasure.version.not_in(versions.forgets(base)))
+        anew = erasures.samples(
+            session, model, tables.Erasure.version.not_in(versions.forgets(base))
+        )
     request = _Asked(kind, len(forget_ids) + len(anew), left, batch.method)
     if kind == "class" and erasures.any_of_other_labels(session, model, anew, excluded):
         request = request.as_samples()
@@ -272,7 +129,7 @@ def _make(session: orm.Session, batch: tables.Batch) -> Plan:
     before = concepts.targets(
         session, sa.and_(erased.model_id == model.id, erased.version.is_not(None))
     )
-    return Plan(
+    return plans.Plan(
         model=model.name,
         dataset=model.dataset.name,
         kind=kind,
@@ -405,7 +262,9 @@ def _about_to_be_served(
         condition,
     )
     erasure = tables.Erasure
-    return _named(session, model, sa.and_(erasure.version.is_(None), erasure.batch_id.in_(others)))
+    return erasures.samples(
+        session, model, sa.and_(erasure.version.is_(None), erasure.batch_id.in_(others))
+    )
 
 
 def _erased_before(session: orm.Session, model: tables.Model) -> dict[str, int]:
@@ -417,15 +276,3 @@ def _erased_before(session: orm.Session, model: tables.Model) -> dict[str, int]:
         .order_by(erasure.sample_id)
     )
     return {sample_id: version for sample_id, version in found if version is not None}
-
-
-def _named(
-    session: orm.Session, model: tables.Model, condition: sa.ColumnElement[bool]
-) -> list[str]:
-    return list(
-        session.scalars(
-            sa.select(tables.Erasure.sample_id)
-            .where(tables.Erasure.model_id == model.id, condition)
-            .order_by(tables.Erasure.sample_id)
-        )
-    )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from salun_core import controls, errors, measures, specs
-from service import audit_nets, planning, tables
+from service import audit_nets, plans, tables
 
 GAP = "average_gap"
 _LIKE_TRAINING = 0.05  # two trainings that should be alike differ by less, on any set of use
@@ -74,7 +74,7 @@ def attacked(attack: Callable[[], Metrics]) -> dict[str, Any]:
 
 def render(
     version: tables.Version,
-    plan: planning.Plan,
+    plan: plans.Plan,
     recipe: specs.UnlearningSpec,
     *,
     training: specs.UnlearningSpec | None,

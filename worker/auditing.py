@@ -22,7 +22,7 @@ from service import (
     audits,
     database,
     jobs,
-    planning,
+    plans,
     storage,
     tables,
     versions,
@@ -44,7 +44,7 @@ class Order:
     family: str
     base_files: Sequence[artifacts.FileRef]
     unlearned: Path
-    plan: planning.Plan
+    plan: plans.Plan
     recipe: specs.UnlearningSpec
     options: audit_options.AuditOptions
 
@@ -88,8 +88,8 @@ def _order(claimed: jobs.Claim) -> Order:
         version = session.get_one(tables.Version, row.version_id)
         model = session.get_one(tables.Model, version.model_id)
         versions.refuse_revoked(model, version)
-        made_by = planning.of_version(session, version)
-        plan = planning.without_erased(session, version, made_by)
+        made_by = plans.of_version(session, version)
+        plan = plans.without_erased(session, version, made_by)
         base = versions.by_number(session, model, plan.base_version)
         files = {file.path: file for file in versions.files_of(session, version)}
         return Order(

@@ -25,6 +25,7 @@ from service import (
     jobs,
     models,
     planning,
+    plans,
     publication,
     storage,
     tables,
@@ -91,7 +92,7 @@ def _climb(
     lease: leases.Lease,
     stages: steps.Steps,
     prepared: contract.Prepared[Any],
-    plan: planning.Plan,
+    plan: plans.Plan,
     policy: models.ModelPolicy,
 ) -> list[Tried]:
     """Recipe after recipe, until a result passes, none can, or the policy's time is over.
@@ -174,7 +175,7 @@ def _verify(
 
 
 def _rendered(
-    lease: leases.Lease, plan: planning.Plan, best: Tried, tried: Sequence[Tried]
+    lease: leases.Lease, plan: plans.Plan, best: Tried, tried: Sequence[Tried]
 ) -> dict[str, Any]:
     """The report as it is kept: judged metrics, evidence, what the job was."""
     judged = json.loads(best.verdict.model_dump_json())
@@ -229,7 +230,7 @@ def _pictures(measured: specs.VerificationReport) -> list[artifacts.FileRef]:
     ]
 
 
-def _shortened(plan: planning.Plan) -> dict[str, Any]:
+def _shortened(plan: plans.Plan) -> dict[str, Any]:
     """How far the policy's ``max_job_steps`` cut the length of a recipe, perhaps a pinned one."""
     if plan.wanted is None:
         return {}
@@ -252,7 +253,7 @@ def _claim(method: str) -> str:
     return f"approximate unlearning ({method}); not certified"
 
 
-def _base(plan: planning.Plan) -> tuple[tables.Model, list[artifacts.FileRef]]:
+def _base(plan: plans.Plan) -> tuple[tables.Model, list[artifacts.FileRef]]:
     with database.transaction() as session:
         model = models.by_name(session, plan.model)
         version = versions.by_number(session, model, plan.base_version)

@@ -1,11 +1,11 @@
 """Which samples of a dataset are in which set of a plan."""
 
 from salun_core import errors
-from service import planning
+from service import plans
 from worker import samples
 
 
-def of_plan(plan: planning.Plan, listed: samples.Listing) -> dict[str, list[int]]:
+def of_plan(plan: plans.Plan, listed: samples.Listing) -> dict[str, list[int]]:
     """Positions in the listing by set, each in order of sample id.
 
     The sets are ``forget``, ``previous``, ``retain``, ``holdout`` and ``test``; what is withheld is

@@ -20,7 +20,7 @@ from service import (
     errors,
     idempotency,
     models,
-    planning,
+    plans,
     tables,
     versions,
 )
@@ -55,7 +55,7 @@ def request_audit(
         owner, version = _version(session, model, number)
         versions.refuse_revoked(owner, version)
         requested = audits.request(session, caller.actor, version, body)
-        planning.of_version(session, version)
+        plans.of_version(session, version)
         shown = _shown(session, owner, version, requested)
         answer = repeating.accepted(shown, shown.links["self"], RETRY_AFTER_SECONDS)
         idempotency.complete(session, caller.key_id, key, answer)

@@ -27,6 +27,7 @@ from service import (
     jobs,
     models,
     planning,
+    plans,
     queue,
     storage,
     tables,
@@ -376,7 +377,7 @@ def test_plans_that_are_kept_name_nobody_who_is_gone(caller: api_keys.Caller, mo
     assert dispose(model)[2] == 5
     destroy()
     with database.transaction() as session:
-        kept = planning.of_version(
+        kept = plans.of_version(
             session, versions.by_number(session, models.by_name(session, model), 2)
         )
     assert not storage.exists(old["plan"])

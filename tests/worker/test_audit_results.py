@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from salun_core import controls, errors, specs
-from service import planning, tables
+from service import plans, tables
 from worker import audit_results
 
 NAMES = ("unlearning_accuracy", "retain_accuracy", "test_accuracy", "mia_efficacy")
@@ -28,7 +28,7 @@ def rendered(**parts: Any) -> dict[str, Any]:
     version = parts.pop("version", None) or tables.Version(
         number=2, report={"metrics": {}, "evidence": evidence}
     )
-    plan = planning.Plan(
+    plan = plans.Plan(
         model="digits", dataset="digits", kind="samples", base_version=1, recipes=[],
         forget_ids=["a"], previous_ids=[], withheld_ids=["b", "c"], excluded_labels=[],
         target_digest="",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from salun_core import images, preprocessing, recipes, specs
-from service import acceptance, planning
+from service import acceptance, plans
 from tests import material
 from worker.families import classifier
 
@@ -43,7 +43,7 @@ def config() -> specs.ClassifierConfig:
 def prepared(sets: Mapping[str, images.ImageSet], folder: Path) -> classifier.PreparedClassifier:
     path = folder / "original.safetensors"
     path.write_bytes(material.trained().data)
-    plan = planning.Plan(
+    plan = plans.Plan(
         model="digits", dataset="digits", kind="samples", base_version=1, recipes=[],
         forget_ids=sets["forget"].ids, previous_ids=[], withheld_ids=[], excluded_labels=[],
         target_digest="",

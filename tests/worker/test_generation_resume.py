@@ -14,7 +14,7 @@ from PIL import Image
 from salun_core import errors, generation_recipes, generation_specs, images, weights
 from salun_core import progress as core_progress
 from salun_core.diffusion import data, folders, generator, judge
-from service import planning
+from service import plans
 from tests import generators, material
 from worker.families import generation
 
@@ -61,7 +61,7 @@ def prepared(folder: Path) -> generation.PreparedGenerator:
     opened = folders.open_generator(
         folder, "class_conditional_diffusion", material.LABELS, torch.device("cpu")
     )
-    plan = planning.Plan(
+    plan = plans.Plan(
         model="net", dataset="digits", kind="class", base_version=1, recipes=[PINNED],
         forget_ids=["all"], previous_ids=[], withheld_ids=[], excluded_labels=[], target_digest="",
         family="class_conditional_diffusion",

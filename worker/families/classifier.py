@@ -24,7 +24,7 @@ from salun_core import (
 from salun_core import errors as core_errors
 from salun_core.unlearn import contract as unlearn_contract
 from salun_core.unlearn import methods
-from service import artifacts, planning, storage
+from service import artifacts, plans, storage
 from worker import devices, pictures, places, samples
 from worker.families import classifier_audit, contract
 
@@ -35,7 +35,7 @@ _BUFFERS, _DETAIL = "changed_buffers", "detail"
 class PreparedClassifier:
     """The original net and the sets of a plan."""
 
-    plan: planning.Plan
+    plan: plans.Plan
     config: specs.ClassifierConfig
     original: torch.nn.Module
     sets: Mapping[str, images.ImageSet]
@@ -174,7 +174,7 @@ class Classifier:
 
     def prepare(
         self,
-        plan: planning.Plan,
+        plan: plans.Plan,
         files: Mapping[str, artifacts.FileRef],
         report: progress.Progress,
     ) -> PreparedClassifier:
@@ -202,7 +202,7 @@ def _mask(path: Path) -> masks.SaliencyMask | None:
 
 
 def _sets(
-    plan: planning.Plan, config: specs.ClassifierConfig, report: progress.Progress
+    plan: plans.Plan, config: specs.ClassifierConfig, report: progress.Progress
 ) -> dict[str, images.ImageSet]:
     """Every set of the plan, sorted by sample id, over one array of mapped pictures."""
     listed = samples.listing(plan.dataset, "label")

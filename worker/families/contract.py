@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from salun_core import audit, controls, generation_specs, progress, specs
-from service import artifacts, errors, planning, storage
+from service import artifacts, errors, plans, storage
 
 SpecT = TypeVar("SpecT", bound=specs.Recipe, contravariant=True)
 
@@ -96,7 +96,7 @@ class Family(Protocol[SpecT]):
         """Everything fits; raises :class:`errors.Invalid` with one problem where it does not."""
 
     def prepare(
-        self, plan: planning.Plan, files: Mapping[str, artifacts.FileRef], report: progress.Progress
+        self, plan: plans.Plan, files: Mapping[str, artifacts.FileRef], report: progress.Progress
     ) -> Prepared[SpecT]:
         """Load the original net and the data."""
 
@@ -119,7 +119,7 @@ class AuditedFamily(Protocol):
     """A family whose versions can be audited."""
 
     def prepare(
-        self, plan: planning.Plan, files: Mapping[str, artifacts.FileRef], report: progress.Progress
+        self, plan: plans.Plan, files: Mapping[str, artifacts.FileRef], report: progress.Progress
     ) -> Auditable:
         """Load the original net and the data."""
 

@@ -28,7 +28,7 @@ from salun_core.diffusion import (
 from salun_core.diffusion import judge as judges
 from salun_core.diffusion.unlearn import contract as unlearn_contract
 from salun_core.diffusion.unlearn import methods
-from service import artifacts, families, planning, storage
+from service import artifacts, families, plans, storage
 from worker import captions, devices, judging, places, samples
 from worker.families import contract
 
@@ -46,7 +46,7 @@ class PreparedGenerator:
         previous: what earlier jobs erased: names of classes, or concepts.
     """
 
-    plan: planning.Plan
+    plan: plans.Plan
     original: generator.Generator
     base_weights: Path
     sets: Mapping[str, data.CaptionedSet]
@@ -229,7 +229,7 @@ class Generation:
 
     def prepare(
         self,
-        plan: planning.Plan,
+        plan: plans.Plan,
         files: Mapping[str, artifacts.FileRef],
         report: progress.Progress,
     ) -> PreparedGenerator:
