@@ -12,6 +12,7 @@ from starlette import exceptions as starlette_exceptions
 
 from service import errors
 
+JSON = "application/json"
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger("salun.api")
 _E = TypeVar("_E", bound=Exception)
@@ -97,9 +98,16 @@ def _unauthenticated(_: fastapi.Request, error: Exception) -> ProblemResponse:
     return answer(_as(error, Unauthenticated))
 
 
-def _invalid_body(_: fastapi.Request, error: Exception) -> ProblemResponse:
+def _invalid_body(request: fastapi.Request, error: Exception) -> ProblemResponse:
     """The body, a parameter or a header does not have the shape; never repeats what was sent."""
     invalid = _as(error, exceptions.RequestValidationError)
+    kind = request.headers.get("Content-Type", "").split(";")[0].strip().lower()
+    unread = any(
+        tuple(item["loc"]) == ("body",) and item["type"] != "missing" for item in invalid.errors()
+    )
+    if unread and kind != JSON and not kind.endswith("+json"):
+        got = f"Content-Type {kind[:60]!r}" if kind else "no Content-Type"
+        return problem(415, "unsupported-media-type", f"got {got}, expected {JSON}")
     problems = [
         {
             "pointer": _pointer(item["loc"]),

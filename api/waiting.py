@@ -57,15 +57,22 @@ async def conditional(
     known = request.headers.get("If-None-Match")
     seconds = wait_seconds(request.headers.get("Prefer"))
     current = await concurrency.run_in_threadpool(render)
-    if seconds > 0 and (known is None or _matches(known, current.etag)):
+    if seconds > 0 and (known is None or has(request, current.etag)):
         watched: changes.Changes = request.app.state.changes
         current = await _until_changed(watched, render, current, seconds)
     headers = {**current.headers, "ETag": current.etag, "Cache-Control": "no-cache"}
     if seconds > 0:
         headers["Preference-Applied"] = f"wait={seconds}"
-    if known is not None and _matches(known, current.etag):
+    if has(request, current.etag):
         return fastapi.Response(status_code=304, headers=headers)
     return fastapi.Response(current.body, headers=headers, media_type=current.media_type)
+
+
+def has(request: fastapi.Request, etag: str) -> bool:
+    """Whether ``If-None-Match`` says that the client has what this validator names."""
+    known = request.headers.get("If-None-Match", "")
+    candidates = [part.strip().removeprefix("W/") for part in known.split(",")]
+    return "*" in candidates or etag in candidates
 
 
 def wait_seconds(prefer: str | None) -> int:
@@ -92,8 +99,3 @@ async def _until_changed(
                 await asyncio.wait_for(signal.wait(), min(left, RECHECK_SECONDS))
             except TimeoutError:
                 continue
-
-
-def _matches(if_none_match: str, etag: str) -> bool:
-    candidates = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
-    return "*" in candidates or etag in candidates

@@ -18,7 +18,7 @@ _MEANS_A_VERSION = re.compile(r"[0-9]+|[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Pointer:
-    """What ``GET /v1/models/{m}/aliases/{a}`` tells."""
+    """What ``GET /v1/models/{m}/aliases/{a}`` tells; ``withdrawn`` counts revoked versions."""
 
     model: str
     alias: str
@@ -26,6 +26,7 @@ class Pointer:
     version: int
     manifest_digest: str
     min_version: int
+    withdrawn: int
     issued_at: datetime.datetime
     expires_at: datetime.datetime
 
@@ -55,6 +56,7 @@ def point(session: orm.Session, model: tables.Model, name: str) -> Pointer:
         version=alias.version,
         manifest_digest=manifest_digest,
         min_version=min_version(session, model),
+        withdrawn=versions.withdrawn(session, model),
         issued_at=now,
         expires_at=now + ttl,
     )

@@ -120,6 +120,15 @@ def listing(session: orm.Session, model: tables.Model) -> Sequence[tables.Versio
     ).all()
 
 
+def withdrawn(session: orm.Session, model: tables.Model) -> int:
+    """How many versions of a model were revoked."""
+    version = tables.Version
+    revoked = sa.select(sa.func.count()).where(
+        version.model_id == model.id, version.state.in_(WITHDRAWN)
+    )
+    return session.scalar(revoked) or 0
+
+
 def files_of(session: orm.Session, version: tables.Version) -> list[artifacts.FileRef]:
     """The files of a version by path."""
     rows = session.scalars(

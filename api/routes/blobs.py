@@ -7,9 +7,10 @@ import fastapi
 import sqlalchemy as sa
 from fastapi import responses
 from sqlalchemy.dialects import postgresql
-from starlette import concurrency
+from starlette import concurrency, types
 
-from api import auth, sessions
+from api import auth, sessions, waiting
+from api import errors as api_errors
 from api.schemas import base, registry
 from service import api_keys, database, errors, settings, storage, tables, versions
 
@@ -52,37 +53,61 @@ async def upload(request: fastapi.Request, _: auth.Writer, digest: base.Digest) 
 @router.head("/{digest}", response_class=responses.FileResponse)
 @router.get("/{digest}", response_class=responses.FileResponse)
 def download(
-    session: sessions.Session, caller: ReaderOfBlobs, digest: base.Digest
-) -> responses.FileResponse:
+    request: fastapi.Request, session: sessions.Session, caller: ReaderOfBlobs, digest: base.Digest
+) -> responses.Response:
     """The content, whole or by ``Range``; 410 when only revoked versions hold it.
 
     Who only pulls gets the files of versions that are served.
     """
-    return file_response(session, digest, uploads=caller.may("models:write"))
+    return file_response(request, session, digest, uploads=caller.may("models:write"))
+
+
+class Content(responses.FileResponse):
+    """A file or a part of it; a range that it cannot give is told as a problem."""
+
+    async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
+        """Send it."""
+        refused = 0
+
+        async def unless_refused(message: types.Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] in (400, 416):
+                refused = message["status"]
+            if not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, unless_refused)
+        if refused:
+            size = int(self.headers["Content-Length"])
+            detail = f"expected a Range such as bytes=0-{size - 1}: the content has {size} bytes"
+            code = "range-not-satisfiable" if refused == 416 else "invalid-request"
+            headers = {"Content-Range": f"bytes */{size}"}
+            await api_errors.problem(refused, code, detail, headers=headers)(scope, receive, send)
 
 
 def file_response(
+    request: fastapi.Request,
     session: sessions.Session,
     digest: str,
     headers: dict[str, str] | None = None,
     *,
     uploads: bool = False,
-) -> responses.FileResponse:
-    """Serve content with a strong ETag and ``Repr-Digest`` (RFC 9530)."""
+) -> responses.Response:
+    """Serve content with a strong ETag and ``Repr-Digest`` (RFC 9530); 304 to who has it."""
     if session.get(tables.Blob, digest) is None or not storage.exists(digest):
         raise errors.NotFound("blob-not-found", f"no blob {digest}")
     versions.refuse_unservable_blob(session, digest, uploads=uploads)
     encoded = base64.b64encode(bytes.fromhex(digest)).decode()
-    return responses.FileResponse(
-        storage.path_of(digest),
-        media_type="application/octet-stream",
-        headers={
-            "ETag": f'"{digest}"',
-            "Repr-Digest": f"sha-256=:{encoded}:",
-            "Cache-Control": "private, no-cache",
-            **(headers or {}),
-        },
-    )
+    headers = {
+        "ETag": f'"{digest}"',
+        "Repr-Digest": f"sha-256=:{encoded}:",
+        "Cache-Control": "private, no-cache",
+        **(headers or {}),
+    }
+    if waiting.has(request, headers["ETag"]):
+        return responses.Response(status_code=304, headers=headers)
+    path = storage.path_of(digest)
+    return Content(path, media_type="application/octet-stream", headers=headers)
 
 
 def _keep(writer: storage.Incoming, digest: str) -> storage.Stored:

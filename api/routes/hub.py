@@ -88,15 +88,20 @@ def tree(
 @router.head("/{model}/resolve/{revision}/{path:path}", response_class=responses.FileResponse)
 @router.get("/{model}/resolve/{revision}/{path:path}", response_class=responses.FileResponse)
 def resolve(
-    session: sessions.Session, _: Puller, model: base.Name, revision: Revision, path: str
-) -> responses.FileResponse:
+    request: fastapi.Request,
+    session: sessions.Session,
+    _: Puller,
+    model: base.Name,
+    revision: Revision,
+    path: str,
+) -> responses.Response:
     """One file of a revision."""
     version = _resolve(session, model, revision)[1]
     commit = versions.sha_of(version)
     for file in versions.files_of(session, version):
         if file.path == path:
             headers = {"X-Repo-Commit": commit, "X-Linked-Size": str(file.size)}
-            return blobs.file_response(session, file.digest, headers)
+            return blobs.file_response(request, session, file.digest, headers)
     missing = refusals.NotFound(
         "entry-not-found", f"revision {revision!r} has no file {path[:200]!r}"
     )

@@ -102,12 +102,18 @@ def show_version(
 
 @router.get("/models/{model}/versions/{number}/manifest")
 def manifest(
-    session: sessions.Session, _: auth.Puller, model: base.Name, number: Number
+    request: fastapi.Request,
+    session: sessions.Session,
+    _: auth.Puller,
+    model: base.Name,
+    number: Number,
 ) -> responses.Response:
-    """The manifest's very bytes; their SHA-256 is ``manifest_digest``."""
+    """The manifest's very bytes; their SHA-256 is ``manifest_digest``. 304 to who has it."""
     owner, version = _unrevoked(session, model, number)
     versions.refuse_unservable(owner, version)
     headers = {"ETag": f'"{version.manifest_digest}"', "Cache-Control": "private, no-cache"}
+    if waiting.has(request, headers["ETag"]):
+        return responses.Response(status_code=304, headers=headers)
     return responses.Response(version.manifest, media_type="application/json", headers=headers)
 
 
@@ -149,7 +155,10 @@ def revoke(
 async def pointer(
     request: fastapi.Request, _: auth.Puller, model: base.Name, alias: base.Name
 ) -> fastapi.Response:
-    """The pull pointer; ``If-None-Match`` and ``Prefer: wait=N`` hold until it moves."""
+    """The pull pointer; ``If-None-Match`` and ``Prefer: wait=N`` hold until it moves.
+
+    Its ETag also changes when any version is revoked: who kept one for readers looks again.
+    """
     return await waiting.conditional(request, lambda: _pointer(model, alias))
 
 
@@ -242,7 +251,7 @@ def _pointer(model: str, alias: str) -> waiting.Representation:
 def _represent_pointer(found: aliases.Pointer, *keys: str) -> waiting.Representation:
     """The validator names the pointer's state, not the moment at which it was issued."""
     body = registry.PointerOut.model_validate(vars(found)).model_dump_json().encode()
-    version = f"{found.serial}-{found.version}-{found.min_version}"
+    version = f"{found.serial}-{found.version}-{found.min_version}-{found.withdrawn}"
     return waiting.Representation(body, frozenset(keys), version=version)
 
 

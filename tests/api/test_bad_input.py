@@ -329,6 +329,14 @@ def test_other_refusals_of_a_request(api: conftest.Api, model: str) -> None:
     headers["Content-Type"] = "text/plain"
     other = api.http.post("/v1/forget-requests", content=b"{}", headers=headers)
     problem(other, 415, "unsupported-media-type")
+    named = b'{"name": "n", "scopes": ["models:pull"]}'
+    as_form = {"Content-Type": "application/x-www-form-urlencoded"}  # what curl --data says
+    for sent in (as_form, {}):
+        other = api.http.post("/v1/api-keys", content=named, headers=sent)
+        body = problem(other, 415, "unsupported-media-type")
+        assert "expected application/json" in body["detail"]
+    problem(api.http.post("/v1/api-keys"), 422, "invalid-request")
+    problem(api.http.post("/v1/api-keys", json=[]), 422, "invalid-request")
     problem(api.http.get(f"/v1/forget-requests/{uuid.uuid4()}"), 404, "forget-request-not-found")
     problem(api.http.get(f"/v1/jobs/{uuid.uuid4()}"), 404, "job-not-found")
     problem(api.http.get("/v1/nothing"), 404, "not-found")

@@ -46,6 +46,13 @@ def test_a_manifest_lists_digests_and_hashes_to_the_pointer(
     assert states == {1: "superseded", 2: "published"}
     report = api.http.get(f"/v1/models/{forgotten}/versions/2/report").json()
     assert report["verdict"]["passed"] is True
+    path = f"/v1/models/{forgotten}/versions/2/manifest"
+    etag = api.http.get(path).headers["ETag"]
+    assert api.http.get(path, headers={"If-None-Match": etag}).status_code == 304
+    file = f"/{forgotten}/resolve/production/model.safetensors"
+    etag = api.http.head(file).headers["ETag"]
+    same = api.http.get(file, headers={"If-None-Match": etag})
+    assert (same.status_code, "X-Repo-Commit" in same.headers) == (304, True)
 
 
 def test_blobs_are_served_by_range_with_strong_validators(api: conftest.Api) -> None:
@@ -63,7 +70,17 @@ def test_blobs_are_served_by_range_with_strong_validators(api: conftest.Api) -> 
     rest = api.http.get(path, headers={"Range": "bytes=10000-"})
     assert rest.content == content.data[10000:]
     beyond = api.http.get(path, headers={"Range": "bytes=99999-"})
-    assert beyond.status_code == 416
+    assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{content.size}")
+    assert beyond.json()["type"] == "/problems/range-not-satisfiable"
+    nonsense = api.http.get(path, headers={"Range": "bytes=x-"})
+    assert (nonsense.status_code, nonsense.json()["status"]) == (400, 400)
+    assert f"bytes=0-{content.size - 1}" in nonsense.json()["detail"]
+    for known in (whole.headers["ETag"], f'"other", {whole.headers["ETag"]}', "*"):
+        same = api.http.get(path, headers={"If-None-Match": known})
+        assert (same.status_code, same.content) == (304, b"")
+        assert same.headers["ETag"] == whole.headers["ETag"]
+    other = api.http.get(path, headers={"If-None-Match": '"other"'})
+    assert other.content == content.data
     head = api.http.head(path)
     assert (head.content, head.headers["Content-Length"]) == (b"", str(content.size))
     assert api.put(content)["digest"] == content.digest  # once more is no error
@@ -162,8 +179,12 @@ def test_a_revoked_version_is_gone_and_its_bytes_too(api: conftest.Api, forgotte
     used = api.http.post(f"{path}/2/revoke", json={"reason": "test"})
     assert (used.status_code, used.json()["type"]) == (409, "/problems/version-in-use")
     assert api.http.post(f"{path}/1/revoke", json={}).status_code == 422
+    pointer = f"/v1/models/{forgotten}/aliases/production"
+    etag = api.http.get(pointer).headers["ETag"]
     revoked = api.http.post(f"{path}/1/revoke", json={"reason": "holds erased data"})
     assert (revoked.status_code, revoked.json()["state"]) == (200, "revoked")
+    # Who waits for the pointer to move looks again at what was kept for readers.
+    assert api.http.get(pointer, headers={"If-None-Match": etag}).status_code == 200
     for gone in (f"{path}/1", f"{path}/1/manifest"):
         answer = api.http.get(gone)
         assert (answer.status_code, answer.json()["type"]) == (410, "/problems/version-revoked")
