@@ -19,6 +19,7 @@ from salun_core import (
     likeness,
     measures,
     preprocessing,
+    progress,
     specs,
     traces,
 )
@@ -184,13 +185,48 @@ class Comparison:
             return None
 
 
+def outputs_of(
+    net: torch.nn.Module,
+    config: specs.ClassifierConfig,
+    sets: Mapping[str, images.ImageSet],
+    previous_groups: torch.Tensor | None,
+    cross_fitted: bool,
+    report: progress.Progress,
+) -> dict[str, likeness.Outputs]:
+    """What one net by itself gives on the sets ``previous`` and ``holdout``.
+
+    Raises:
+        InvalidDataError: a label is no class.
+        CancelledError: from ``report``.
+    """
+    for image_set in sets.values():
+        images.check_labels(image_set, config.num_classes)
+    folds = deal(sets) if cross_fitted else {}
+    ticker = progress.Ticker(report, sum(map(inference.count_batches, sets.values())))
+    preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
+    found = {}
+    for name, image_set in sets.items():
+        answers = inference.answers(net, image_set, preprocess, after_batch=ticker)
+        found[name] = likeness.Outputs(
+            before=answers.predicted,
+            after=answers.predicted,
+            scores=answers.scores,
+            labels=image_set.labels,
+            folds=folds.get(name),
+            groups=previous_groups if name == "previous" else None,
+        )
+    return found
+
+
 def deal(sets: Mapping[str, images.ImageSet]) -> dict[str, torch.Tensor]:
     """The folds of all sets that have some, as methods deal them; int64 (N,).
 
     Args:
-        sets: ``forget``, ``holdout`` (the whole pool), ``test`` and perhaps ``previous``.
+        sets: ``holdout`` (the whole pool), and which there are of ``forget``, ``previous`` and
+            ``test``.
     """
     erased = [name for name in ("forget", "previous") if name in sets]
     found = {name: crossfit.erased_folds(sets[name]) for name in erased}
     pool = sets["holdout"]
-    return found | {name: crossfit.folds_in(sets[name], pool) for name in ("holdout", "test")}
+    unseen = [name for name in ("holdout", "test") if name in sets]
+    return found | {name: crossfit.folds_in(sets[name], pool) for name in unseen}

@@ -61,8 +61,50 @@ def all_measurements(
             known, likeness.true_positive_rate, choose=crossfit.mean
         )
     if "previous" in outputs and len(outputs["previous"].labels):
-        metrics |= _previous(outputs["previous"], kept["holdout"], gone)
+        metrics |= erased_before(outputs["previous"], kept["holdout"], gone)
     return metrics
+
+
+def erased_before(
+    previous: likeness.Outputs, holdout: likeness.Outputs, gone: tuple[int, ...]
+) -> dict[str, specs.Measurement]:
+    """Is what was erased before like unseen samples, and is what is left of a gone class missed?
+
+    Of all samples together, of every group of them, and of every gone class, the one that misses
+    most: a person who came back is not lost among thousands who did not.
+
+    Args:
+        previous: of what was erased before; not empty.
+        holdout: of unseen samples.
+        gone: classes that the net should not give at all.
+    """
+    errors_of: list[specs.Measurement] = []
+    for label in sorted(set(previous.labels.tolist()) & set(gone)):
+        own = previous.select(previous.labels == label)
+        errors_of.append(
+            specs.Measurement(
+                value=1.0 - accuracy.accuracy(own.after, own.labels),
+                target=1.0,
+                standard_error=0.0,
+                n=len(own.labels),
+                detail={"class": label},
+            )
+        )
+    samples, unseen = _without(previous, gone), _without(holdout, gone)
+    aucs: list[specs.Measurement] = []
+    for name, own in _groups(samples):
+        if matched := likeness.pairs(own, unseen):
+            errors_of.append(likeness.measured(matched, likeness.error_rate, name))
+            aucs.append(_auc(matched, name))
+    found: dict[str, specs.Measurement] = {}
+    if errors_of:
+        found["previous_erasures"] = _of_all(extremes.worst(errors_of), previous)
+    else:  # nothing to hold it against: the gate says so
+        value = 1.0 - accuracy.accuracy(previous.after, previous.labels)
+        found["previous_erasures"] = specs.Measurement(value=value, n=len(previous.labels))
+    if aucs:
+        found["previous_erasures_auc"] = extremes.worst(aucs)
+    return found
 
 
 def spread_labels(
@@ -266,43 +308,6 @@ def _efficacy(
         return likeness.measured(matched, likeness.efficacy(attack, feature))
     value = likeness.share_called_unseen(attack, feature(forget.scores))
     return specs.Measurement(value=value, n=len(forget.labels))
-
-
-def _previous(
-    previous: likeness.Outputs, holdout: likeness.Outputs, gone: tuple[int, ...]
-) -> dict[str, specs.Measurement]:
-    """The same comparison for what was erased before: samples of a gone class must miss.
-
-    Of all samples together, of every group of them, and of every gone class, the one that misses
-    most: a person who came back is not lost among thousands who did not.
-    """
-    errors_of: list[specs.Measurement] = []
-    for label in sorted(set(previous.labels.tolist()) & set(gone)):
-        own = previous.select(previous.labels == label)
-        errors_of.append(
-            specs.Measurement(
-                value=1.0 - accuracy.accuracy(own.after, own.labels),
-                target=1.0,
-                standard_error=0.0,
-                n=len(own.labels),
-                detail={"class": label},
-            )
-        )
-    samples = _without(previous, gone)
-    aucs: list[specs.Measurement] = []
-    for name, own in _groups(samples):
-        if matched := likeness.pairs(own, holdout):
-            errors_of.append(likeness.measured(matched, likeness.error_rate, name))
-            aucs.append(_auc(matched, name))
-    found: dict[str, specs.Measurement] = {}
-    if errors_of:
-        found["previous_erasures"] = _of_all(extremes.worst(errors_of), previous)
-    else:  # nothing to hold it against: the gate says so
-        value = 1.0 - accuracy.accuracy(previous.after, previous.labels)
-        found["previous_erasures"] = specs.Measurement(value=value, n=len(previous.labels))
-    if aucs:
-        found["previous_erasures_auc"] = extremes.worst(aucs)
-    return found
 
 
 def _of_all(found: specs.Measurement, previous: likeness.Outputs) -> specs.Measurement:

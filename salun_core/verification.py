@@ -18,6 +18,7 @@ import torch
 from salun_core import (
     change_records,
     comparison,
+    errors,
     images,
     inference,
     masked_step,
@@ -196,6 +197,35 @@ def measure(
         ticker = progress.Ticker(report, compared.count_steps(1, 1))
         before = compared.read_original(original, ticker)
     return dict(compared.compare(compared.read(net, before, ticker), before).metrics)
+
+
+def measure_erased(
+    net: torch.nn.Module,
+    config: specs.ClassifierConfig,
+    splits: Splits,
+    excluded_labels: tuple[int, ...],
+    report: progress.Progress = progress.silent,
+) -> dict[str, specs.Measurement]:
+    """What a net that nothing was done to knows of what was erased before it came.
+
+    Args:
+        net: in eval mode.
+        config: of the net.
+        splits: the set ``previous`` must have samples; beside it only the holdout set is read.
+        excluded_labels: classes that were erased as a whole.
+        report: called after every forward batch.
+
+    Raises:
+        InvalidDataError: nothing was erased, or a label is no class.
+        CancelledError: from ``report``.
+    """
+    if splits.previous_set is None or not len(splits.previous_set):
+        raise errors.InvalidDataError("got nothing that was erased, expected samples")
+    sets = {"previous": splits.previous_set, "holdout": splits.holdout_set}
+    compared = comparison.outputs_of(
+        net, config, sets, splits.previous_groups, splits.cross_fitted, report
+    )
+    return measures.erased_before(compared["previous"], compared["holdout"], excluded_labels)
 
 
 def _comparison(

@@ -177,7 +177,25 @@ def judge(report: specs.VerificationReport, policy: AcceptancePolicy) -> Verdict
     A gated metric that is missing, not a number, or without a target fails. Gates of earlier
     erasures apply to those that the report's evidence counts under ``pools``.
     """
-    gates = _applicable(report, policy)
+    chosen, previous = _by_kind(report, policy)
+    excused = report.evidence.get("not_measured", {}).keys() - report.metrics.keys()
+    measurable = {
+        name: gate for name, gate in chosen.items() if not (gate.if_measurable and name in excused)
+    }
+    return _judged(report, measurable | _of_earlier(report, previous), policy.z)
+
+
+def judge_erased(report: specs.VerificationReport, policy: AcceptancePolicy) -> Verdict:
+    """Hold what a net knows of earlier erasures against their gates alone. Pure."""
+    return _judged(report, _of_earlier(report, _by_kind(report, policy)[1]), policy.z)
+
+
+def is_blind(verdict: Verdict) -> bool:
+    """The judge did not see what should go even before: no recipe can change that."""
+    return _SEEN in verdict.metrics and verdict.metrics[_SEEN].passed is False
+
+
+def _judged(report: specs.VerificationReport, gates: Gates, z: float) -> Verdict:
     judged: dict[str, Judged] = {}
     failures: list[str] = []
     for name in [*report.metrics, *(name for name in gates if name not in report.metrics)]:
@@ -187,26 +205,17 @@ def judge(report: specs.VerificationReport, policy: AcceptancePolicy) -> Verdict
             judged[name] = Judged(value=None, passed=False)
             failures.append(f"{name}: got nothing, expected a measurement")
             continue
-        judged[name] = _judge_one(measurement, gate, policy.z)
+        judged[name] = _judge_one(measurement, gate, z)
         if judged[name].passed is False:
             failures.append(_describe(name, judged[name], gate))
     return Verdict(passed=not failures, metrics=judged, failures=tuple(failures))
 
 
-def is_blind(verdict: Verdict) -> bool:
-    """The judge did not see what should go even before: no recipe can change that."""
-    return _SEEN in verdict.metrics and verdict.metrics[_SEEN].passed is False
-
-
-def _applicable(report: specs.VerificationReport, policy: AcceptancePolicy) -> dict[str, Gate]:
-    chosen, previous = _by_kind(report, policy)
-    excused = report.evidence.get("not_measured", {}).keys() - report.metrics.keys()
-    gates = {
-        name: gate for name, gate in chosen.items() if not (gate.if_measurable and name in excused)
-    }
+def _of_earlier(report: specs.VerificationReport, previous: Gates) -> dict[str, Gate]:
+    """The gates of earlier erasures that apply: of what was measured, or should have been."""
     pools = report.evidence.get("pools", {})
     needed = {"previous_erasures": "previous", "previous_erasures_auc": "previous_samples"}
-    return gates | {
+    return {
         name: gate
         for name, gate in previous.items()
         if name in report.metrics or pools.get(needed.get(name, "previous"), 0)

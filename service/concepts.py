@@ -75,6 +75,12 @@ def targets(session: orm.Session, condition: sa.ColumnElement[bool]) -> list[spe
     ]
 
 
+def erased_by(model_id: uuid.UUID) -> sa.ColumnElement[bool]:
+    """Beside :func:`targets`: the concepts that a version of the model lacks."""
+    erased = tables.ConceptErasure
+    return sa.and_(erased.model_id == model_id, erased.version.is_not(None))
+
+
 def drop_orphans(session: orm.Session, batch_id: uuid.UUID) -> None:
     """Concepts of an open batch that no member names any more are not to be erased."""
     session.execute(

@@ -56,12 +56,16 @@ def enqueue(
     line: str,
     subject_id: uuid.UUID,
     due_at: datetime.datetime | None = None,
+    computes: bool = False,
 ) -> tables.Job:
-    """Add a job and its hint to the caller's transaction; without ``due_at`` its kind decides."""
+    """Add a job and its hint to the caller's transaction; without ``due_at`` its kind decides.
+
+    One that ``computes`` more than its kind does otherwise goes where the GPUs are.
+    """
     patience = _PATIENCE.get(kind, datetime.timedelta())
     job = tables.Job(
         kind=kind,
-        queue=_QUEUE[kind],
+        queue=queue.UNLEARNING if computes else _QUEUE[kind],
         line=line,
         subject_id=subject_id,
         due_at=due_at if due_at is not None else sa.func.clock_timestamp() + patience,

@@ -44,6 +44,36 @@ def pinned(claimed: jobs.Claim) -> plans.Plan:
     return plan
 
 
+def of_upload(session: orm.Session, version: tables.Version) -> plans.Plan | None:
+    """What an uploaded version is asked about: all that its model has erased before it came.
+
+    But for samples that are deleted already. ``None`` where nothing is left to ask.
+    """
+    model = session.get_one(tables.Model, version.model_id)
+    previous = _erased_before(session, model)
+    kept = set(ledger.labels_of(session, model, list(previous)))
+    gone = concepts.targets(session, concepts.erased_by(model.id))
+    labels = erasures.forgotten_labels(session, model)
+    if not (kept or gone or labels):
+        return None
+    return plans.Plan(
+        model=model.name,
+        dataset=model.dataset.name,
+        kind="samples",
+        base_version=version.number,
+        recipes=(),
+        forget_ids=(),
+        previous_ids=[name for name in previous if name in kept],
+        previous_by=[number for name, number in previous.items() if name in kept],
+        withheld_ids=(),
+        excluded_labels=labels,
+        target_digest=ledger.ids_digest([]),
+        family=models.family_of(model),
+        previous_concepts=[one.model_dump(mode="json") for one in gone],
+        sampling=models.policy_of(model).sampling.model_dump(mode="json"),
+    )
+
+
 def _pin(claimed: jobs.Claim) -> plans.Plan:
     """Make the plan, unless it is pinned; how often batches were halved holds for any plan."""
     _let_disposal_end(claimed)
@@ -125,10 +155,7 @@ def _make(session: orm.Session, batch: tables.Batch) -> plans.Plan:
     if composed.retrain_first:
         ladder = sorted(ladder, key=lambda spec: spec.method != "retrain")
     targets = batches.concept_targets(session, batch.id)
-    erased = tables.ConceptErasure
-    before = concepts.targets(
-        session, sa.and_(erased.model_id == model.id, erased.version.is_not(None))
-    )
+    before = concepts.targets(session, concepts.erased_by(model.id))
     return plans.Plan(
         model=model.name,
         dataset=model.dataset.name,

@@ -57,7 +57,11 @@ def stage(
     }
     version = versions.add(session, model, files, lineage=lineage)
     job = jobs.enqueue(
-        session, jobs.VALIDATION, line=f"version:{version.id}", subject_id=version.id
+        session,
+        jobs.VALIDATION,
+        line=f"version:{version.id}",
+        subject_id=version.id,
+        computes=bool(forgets),
     )
     telling.audit(
         session,

@@ -91,10 +91,12 @@ class Api:
         assert shown["state"] == "published", shown
         return name
 
-    def upload(self, model: str, folder: dict[str, material.Content]) -> httpx.Response:
+    def upload(
+        self, model: str, folder: dict[str, material.Content], **more: Any
+    ) -> httpx.Response:
         """Add the files of a folder as a version."""
         files = [{"path": path, **self.put(content)} for path, content in folder.items()]
-        return self.http.post(f"/v1/models/{model}/versions", json={"files": files})
+        return self.http.post(f"/v1/models/{model}/versions", json={"files": files, **more})
 
     def version(
         self, model: str, config: material.Content, weights: material.Content, **more: Any

@@ -1,6 +1,22 @@
-"""The validation job: do the files of an uploaded version fit each other and the data?"""
+"""The validation job: do the files of an uploaded version fit each other and the data?
 
-from service import artifacts, database, errors, jobs, models, tables, validation, versions
+Where its model has erased something before, the net is asked about that too, by the same gates as
+an unlearned one: what it was trained on is its uploader's word.
+"""
+
+from service import (
+    acceptance,
+    artifacts,
+    database,
+    errors,
+    jobs,
+    models,
+    planning,
+    tables,
+    telling,
+    validation,
+    versions,
+)
 from worker import leases
 from worker.families import contract, registered
 
@@ -9,7 +25,7 @@ def run(lease: leases.Lease) -> None:
     """Accept the version, or say what was got and expected."""
     claimed = lease.claimed
     family, upload = _uploaded(lease)
-    problem = _problem(registered.FAMILIES[family], upload)
+    problem = _unfit(family, upload) or _known(lease, family, upload)
     with database.transaction() as session:
         job = jobs.hold(session, claimed)
         version = session.get_one(tables.Version, claimed.subject_id)
@@ -20,7 +36,7 @@ def run(lease: leases.Lease) -> None:
             jobs.finish(session, job, "failed", {"code": refused.code, "detail": refused.detail})
 
 
-def _uploaded(lease: leases.Lease) -> tuple[str, contract.Upload]:
+def _uploaded(lease: leases.Lease) -> tuple[contract.AnyFamily, contract.Upload]:
     with database.transaction() as session:
         version = session.get_one(tables.Version, lease.claimed.subject_id)
         model = session.get_one(tables.Model, version.model_id)
@@ -28,12 +44,40 @@ def _uploaded(lease: leases.Lease) -> tuple[str, contract.Upload]:
             file.path: file for file in versions.files_of(session, version)
         }
         sampling = models.policy_of(model).sampling
-        return model.family, contract.Upload(files, model.dataset.name, sampling, lease.enter)
+        upload = contract.Upload(files, model.dataset.name, sampling, lease.enter)
+        return registered.FAMILIES[model.family], upload
 
 
-def _problem(family: contract.AnyFamily, upload: contract.Upload) -> errors.Problem | None:
+def _unfit(family: contract.AnyFamily, upload: contract.Upload) -> errors.Problem | None:
     try:
         family.validate(upload)
     except errors.Invalid as invalid:
         return invalid.problems[0]
     return None
+
+
+def _known(
+    lease: leases.Lease, family: contract.AnyFamily, upload: contract.Upload
+) -> errors.Problem | None:
+    """That the net knows what was erased before it came."""
+    with database.transaction() as session:
+        version = session.get_one(tables.Version, lease.claimed.subject_id)
+        plan = planning.of_upload(session, version)
+        policy = models.policy_of(session.get_one(tables.Model, version.model_id)).acceptance
+    if plan is None:
+        return None
+    prepared = family.prepare(plan, upload.files, upload.enter("loading"))
+    measured = prepared.measure_erased(upload.enter("verifying"))
+    verdict = acceptance.judge_erased(measured, policy)
+    with database.transaction() as session:
+        jobs.hold(session, lease.claimed)
+        figures = {name: one.value for name, one in measured.metrics.items()}
+        told = {"passed": verdict.passed, **figures}
+        telling.audit(session, "worker", "version.measure", version.id, **told)
+    if verdict.passed:
+        return None
+    detail = (
+        f"this net knows what model {plan.model!r} has forgotten ({'; '.join(verdict.failures)}); "
+        "expected one that was trained without it"
+    )
+    return errors.Problem("/trained_without", "erasure-regression", detail)

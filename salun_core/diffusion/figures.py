@@ -33,10 +33,10 @@ def all_measurements(
     before = {name: answers.recognised(judge, original[name], asked[name]) for name in asked}
     found = _kept(own["kept"], original["kept"], judge, questions)
     if "forgotten" in hits:
-        found["unlearning_accuracy"] = _gone(hits["forgotten"], questions.forgotten)
+        found["unlearning_accuracy"] = gone(hits["forgotten"], questions.forgotten)
         found["recognised_before"] = _seen(before["forgotten"], questions.forgotten)
     if "previous" in hits:
-        found["previous_erasures"] = _gone(hits["previous"], questions.previous)
+        found["previous_erasures"] = gone(hits["previous"], questions.previous)
     if "paraphrases" in hits:
         recall = share(hits["paraphrases"], target=0.0)
         prompts = _means(_split(hits["paraphrases"], [q.prompt for q in questions.paraphrases]))
@@ -162,7 +162,7 @@ def _max_drop(
     return extremes.worst(every, lambda one: one.value)
 
 
-def _gone(hits: torch.Tensor, asked: Sequence[asking.Question]) -> specs.Measurement:
+def gone(hits: torch.Tensor, asked: Sequence[asking.Question]) -> specs.Measurement:
     """1 − recall, of the concept that is seen most; with several all together as ``mean``."""
     by_concept = _split(hits, [question.subject for question in asked])
     detail: dict[str, object] = {"recall_per_concept": _means(by_concept)}

@@ -167,6 +167,11 @@ def of_concepts(
     )
 
 
+def of_erased(previous: Sequence[str], images: int) -> Questions:
+    """For classes or concepts that earlier jobs erased, so many pictures each, and nothing else."""
+    return Questions((), (), previous=_previous(previous, images))
+
+
 def _themselves(names: Iterable[str]) -> list[Question]:
     return [Question(name, name) for name in names]
 

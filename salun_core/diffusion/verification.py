@@ -129,6 +129,34 @@ def verify(
     return Verified(made, _pictures(drawn, questions, subject.spec.seed))
 
 
+def measure_erased(
+    generator: generators.Generator,
+    judge: judges.Judge,
+    questions: asking.Questions,
+    sampling: generation_specs.Sampling,
+    seed: int,
+    report: progress.Progress = progress.silent,
+) -> dict[str, specs.Measurement]:
+    """What a model that nothing was done to draws of what was erased before it came.
+
+    Args:
+        generator: the model.
+        judge: says what pictures show.
+        questions: of :func:`questions.of_erased`; there is one.
+        sampling: steps and guidance.
+        seed: of the noise.
+        report: called after every step of sampling.
+
+    Raises:
+        InvalidDataError: a prompt is no condition of the model, or the judge knows no word of one.
+        CancelledError: from ``report``.
+    """
+    ticker = progress.Ticker(report, answers.count_steps(generator, questions, sampling))
+    drawn = answers.ask(generator, judge, questions, sampling, seed, ticker)["previous"]
+    hits = answers.recognised(judge, drawn, questions.previous)
+    return {"previous_erasures": figures.gone(hits, questions.previous)}
+
+
 class _Reader:
     """Asks one model after the other the same."""
 

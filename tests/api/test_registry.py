@@ -6,8 +6,13 @@ import threading
 import time
 import uuid
 
+import psycopg
 import pytest
+import safetensors.torch
+import torch
 
+from salun_core import architectures, specs
+from service import models
 from tests import conftest, material
 
 
@@ -150,6 +155,42 @@ def test_a_net_trained_without_what_was_erased_is_served(api: conftest.Api) -> N
     assert (lineage["parent"], lineage["anchor"], lineage["forgets"]) == (3, 3, [1, 2, 3])
     pointer = api.http.get(f"/v1/models/{model}/aliases/production").json()
     assert (pointer["version"], pointer["min_version"]) == (4, 4)
+
+
+def test_a_net_that_knows_what_was_erased_is_refused_whatever_its_uploader_says(
+    api: conftest.Api,
+) -> None:
+    """The gates of earlier erasures are asked at once, not first by the next job."""
+    strict = models.ModelPolicy().acceptance.model_dump(mode="json")["previous"]
+    budget = {"daily_share": None}
+    model = api.model({"acceptance": {**conftest.WIDE, "previous": strict}, "budget": budget})
+    seven = {"kind": "class", "label": "seven"}
+    api.ended(api.forget(model, seven, method=conftest.QUICK).json()["id"])
+    before = api.http.get(f"/v1/models/{model}/versions").json()
+    told = {"trained_without": 2}
+    answer = api.version(model, material.config(), material.trained(), **told)
+    if answer.status_code == 202:  # the worker was busy
+        path = answer.headers["Location"]
+        detail = api.until(path, lambda body: body["errors"])["errors"][0]["detail"]
+    else:
+        assert (answer.status_code, answer.json()["type"]) == (409, "/problems/erasure-regression")
+        detail = answer.json()["detail"]
+        assert api.http.get(f"/v1/models/{model}/versions").json() == before
+    assert "this net knows what" in detail
+    assert "previous_erasures: got 0.0" in detail
+
+    net = architectures.build(specs.parse_classifier_config(material.CONFIG))
+    net.load_state_dict(safetensors.torch.load(material.trained().data))
+    with torch.no_grad():
+        net.get_submodule("fc").bias[material.LABELS.index("seven")] = -1e4  # type: ignore[operator]
+    answer = api.version(model, material.config(), material.safetensors(net), **told)
+    assert answer.status_code == 202, answer.text
+    api.until(answer.headers["Location"], lambda body: body["state"] == "published")
+    with psycopg.connect(api.running.database_url) as connection:
+        query = "SELECT detail FROM audit_entry WHERE action = 'version.measure' ORDER BY id DESC"
+        ((first,), (second,)) = connection.execute(f"{query} LIMIT 2").fetchall()
+    assert (first["passed"], first["previous_erasures"]) == (True, 1.0)
+    assert (second["passed"], second["previous_erasures"] < 0.1) == (False, True)
 
 
 def test_a_waiting_pointer_answers_when_it_moves(api: conftest.Api) -> None:

@@ -190,6 +190,41 @@ def test_class_is_left_out_of_the_utility_figures(
     assert metrics["previous_erasures_auc"].value > 0.6  # never unlearned here: still known
 
 
+@pytest.mark.parametrize("cross_fitted", [False, True])
+def test_what_was_erased_is_measured_of_any_net_as_of_an_unlearned_one(
+    trained: torch.nn.Module,
+    config: specs.ClassifierConfig,
+    splits: verification.Splits,
+    *,
+    cross_fitted: bool,
+) -> None:
+    """Without what was there before it: an uploaded net has none. Class 2 was erased as a whole."""
+    net = copy.deepcopy(trained)
+    with torch.no_grad():
+        net.get_submodule("fc").bias[2] -= 1.0  # type: ignore[operator, index]
+    erased = splits.retain_set.subset(range(60))
+    whole = dataclasses.replace(
+        splits,
+        retain_set=splits.retain_set.subset(range(60, len(splits.retain_set))),
+        previous_set=erased,
+        previous_groups=torch.arange(60) // 30,
+        cross_fitted=cross_fitted,
+    )
+    gone = (2,)
+    subject = dataclasses.replace(subject_of(), excluded_labels=gone)
+    beside = verification.measure(net, trained, config, whole, subject)
+    alone = verification.measure_erased(net, config, whole, gone)
+    assert alone.keys() == {"previous_erasures", "previous_erasures_auc"}
+    assert alone == {name: beside[name] for name in alone}
+    assert alone["previous_erasures"].n == int((erased.labels == 2).sum())
+
+    steps: list[tuple[int, int]] = []
+    verification.measure_erased(net, config, whole, gone, lambda *step: steps.append(step))
+    assert steps[-1][0] == steps[-1][1] == len(steps)
+    with pytest.raises(errors.InvalidDataError, match="nothing that was erased"):
+        verification.measure_erased(net, config, splits, gone)
+
+
 def test_empty_test_set_is_refused(
     trained: torch.nn.Module, config: specs.ClassifierConfig, splits: verification.Splits
 ) -> None:

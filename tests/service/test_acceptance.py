@@ -217,6 +217,25 @@ def test_earlier_erasures_are_judged_where_there_are_any() -> None:
     assert not acceptance.judge(back, POLICY).passed
 
 
+def test_an_upload_is_judged_by_the_gates_of_earlier_erasures_alone() -> None:
+    pools = {"pools": {"previous": 10, "previous_samples": 10}}
+
+    def judged(**metrics: specs.Measurement) -> acceptance.Verdict:
+        report = specs.VerificationReport(
+            kind="samples", metrics=metrics, evidence=pools, seconds={}
+        )
+        return acceptance.judge_erased(report, POLICY)
+
+    unseen = measured(0.5, 0.5, 0.0)
+    assert judged(previous_erasures=unseen, previous_erasures_auc=unseen).passed
+    known = judged(previous_erasures=unseen, previous_erasures_auc=measured(0.9, 0.5, 0.0))
+    assert known.failures[0].startswith("previous_erasures_auc: got 0.9000, expected 0.5000")
+    (missing,) = judged(previous_erasures=unseen).failures
+    assert missing == "previous_erasures_auc: got nothing, expected a measurement"
+    nothing = specs.VerificationReport(kind="samples", metrics={}, evidence={}, seconds={})
+    assert acceptance.judge_erased(nothing, POLICY).passed
+
+
 def test_tightened_changes_only_what_it_names() -> None:
     policy = POLICY.tightened({"retain_accuracy": 0.001})
     assert not acceptance.judge(samples_report(), policy).passed

@@ -388,6 +388,36 @@ def test_plans_that_are_kept_name_nobody_who_is_gone(caller: api_keys.Caller, mo
     assert not [name for name in gone if name.encode() in content]
 
 
+def test_an_upload_is_asked_about_what_is_not_deleted_yet(
+    caller: api_keys.Caller, model: str
+) -> None:
+    def asked() -> tuple[list[str], list[int], list[int]] | None:
+        with database.transaction() as session:
+            row = models.by_name(session, model)
+            plan = planning.of_upload(session, versions.by_number(session, row, 1))
+        if plan is None:
+            return None
+        return list(plan.previous_ids), list(plan.previous_by), list(plan.excluded_labels)
+
+    assert asked() is None  # nothing was erased
+    first, second = sorted(material.train_ids()[:3]), sorted(material.train_ids()[10:12])
+    erase(caller, model, bare_models.samples(*first))
+    erase(caller, model, bare_models.samples(*second))
+    by_id = dict.fromkeys(first, 2) | dict.fromkeys(second, 3)
+    assert asked() == (sorted(by_id), [by_id[one] for one in sorted(by_id)], [])
+    bare_models.submit(caller, model, bare_models.samples(material.train_ids()[20]))
+    assert asked() == (sorted(by_id), [by_id[one] for one in sorted(by_id)], [])  # not erased yet
+    with database.transaction() as session:
+        session.execute(sa.update(tables.Job).values(status="succeeded"))
+    let_pass(hours=2)
+    assert dispose(model)[2] == 5
+    assert asked() is None
+    erase(caller, model, specs.ClassTarget(kind="class", label="seven"))
+    let_pass(hours=2)
+    assert dispose(model)[2] > 0
+    assert asked() == ([], [], [material.LABELS.index("seven")])  # a generator is asked for it
+
+
 def test_what_was_deleted_while_it_was_demanded_again_is_no_part_of_a_plan(
     caller: api_keys.Caller, model: str
 ) -> None:

@@ -1,5 +1,6 @@
 """Diffusion models through the whole service: registered, made to forget, pulled, opened."""
 
+import json
 import os
 import time
 import uuid
@@ -13,8 +14,10 @@ import numpy as np
 import psycopg
 import pytest
 import safetensors.numpy
+import torch
 
-from service import queue
+from salun_core import architectures, specs
+from service import models, queue
 from tests import conftest, generators, material
 
 QUICK = {"steps": 3, "forget_batch_size": 128, "retain_batch_size": 8, "density": 0.2}
@@ -205,6 +208,47 @@ def test_samples_of_a_text_model_are_forgotten(api: conftest.Api, texts: str) ->
     assert done["status"] == "completed", done
     report = api.http.get(f"/v1/forget-requests/{done['id']}/report").json()
     assert report["metrics"]["forget_holdout_auc"]["value"] is not None
+
+
+def saying(label: str) -> dict[str, material.Content]:
+    """The digits' generator with a judge that sees one class in everything."""
+    config = {
+        **material.CONFIG,
+        "label_names": list(material.LABELS),
+        "pretrained_cfg": {
+            "input_size": [1, generators.SIDE, generators.SIDE], "mean": [0.5], "std": [0.5],
+            "crop_pct": 1.0,
+        },
+    }  # fmt: skip
+    net = architectures.build(specs.parse_classifier_config(config))
+    with torch.no_grad():
+        net.get_submodule("fc").bias[material.LABELS.index(label)] = 1e4  # type: ignore[operator]
+    return {
+        **generators.class_folder(),
+        "judge/config.json": material.Content(json.dumps(config).encode()),
+        "judge/model.safetensors": material.safetensors(net),
+    }
+
+
+def test_an_upload_that_draws_what_was_erased_is_refused(api: conftest.Api, labelled: str) -> None:
+    """Asked at once, by the judge that comes with it."""
+    strict = models.ModelPolicy().acceptance.model_dump(mode="json")["generated_previous"]
+    policy = {**POLICY, "acceptance": {**conftest.WIDE, "generated_previous": strict}}
+    name = api.generator("class_conditional_diffusion", labelled, saying("one"), policy)
+    target = {"kind": "class", "label": "seven"}
+    done = api.ended(api.forget(name, target, method=QUICK).json()["id"])
+    assert done["status"] == "completed", done
+    refused = api.upload(name, saying("seven"), trained_without=2)
+    if refused.status_code == 202:  # the worker was busy
+        where = refused.headers["Location"]
+        detail = api.until(where, lambda body: body["errors"])["errors"][0]["detail"]
+    else:
+        assert refused.status_code == 409, refused.text
+        detail = refused.json()["detail"]
+    assert "previous_erasures: got 0.0000, expected at least" in detail
+    accepted = api.upload(name, saying("two"), trained_without=2)
+    assert accepted.status_code == 202, accepted.text
+    api.until(accepted.headers["Location"], lambda body: body["state"] == "published")
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,18 @@ class PreparedClassifier:
         }
         return measured.model_copy(update={"evidence": evidence})
 
+    def measure_erased(self, report: progress.Progress) -> specs.VerificationReport:
+        """How the loaded net answers on what was erased before, beside unseen samples."""
+        erased, gone = self.sets["previous"], tuple(self.plan.excluded_labels)
+        pools = {"previous": len(erased), "previous_samples": len(erased.without_labels(gone))}
+        metrics = {}
+        if len(erased):
+            splits = self._splits()
+            metrics = verification.measure_erased(self.original, self.config, splits, gone, report)
+        return specs.VerificationReport(
+            kind=self.plan.kind, metrics=metrics, evidence={"pools": pools}, seconds={}
+        )
+
     @functools.cached_property
     def pool(self) -> unseen.Unseen:
         """What was never trained on, for targets and for judging."""

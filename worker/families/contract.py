@@ -71,6 +71,9 @@ class Prepared(Protocol[SpecT]):
         and size.
         """
 
+    def measure_erased(self, report: progress.Progress) -> specs.VerificationReport:
+        """What the loaded net knows of what earlier jobs erased, as far as it can be asked."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Upload:

@@ -33,6 +33,7 @@ from worker import captions, devices, judging, places, samples
 from worker.families import contract
 
 _BUFFERS, _DETAIL, _MASK = "changed_buffers", "detail", "mask"
+_SEED = 0  # of what is drawn of an upload, which no recipe says
 _MOST_UNSEEN = 2_048
 _FEWEST_KEPT = 4_096  # samples that are encoded, if there are so many: masks look at some too
 
@@ -121,6 +122,22 @@ class PreparedGenerator:
             "pictures": [_kept(name, content) for name, content in verified.pictures.items()],
         }
         return measured.model_copy(update={"evidence": evidence})
+
+    def measure_erased(self, report: progress.Progress) -> specs.VerificationReport:
+        """What the loaded model draws of what was erased before."""
+        asked = questions.of_erased(self.previous, self.plan.sampled.images)
+        metrics = {}
+        if asked.previous:  # of single samples there is nothing to ask
+            metrics = verification.measure_erased(
+                self.original, self.judge, asked, self.plan.sampled, _SEED, report
+            )
+        return specs.VerificationReport(
+            kind=self.plan.kind,
+            family=cast("generation_specs.GenerativeFamily", self.plan.family),
+            metrics=metrics,
+            evidence={"pools": {"previous": len(self.previous)}},
+            seconds={},
+        )
 
     def _questions(self) -> questions.Questions:
         forget, retain = (self.sets[name].texts for name in ("forget", "retain"))
