@@ -38,3 +38,35 @@ def test_a_poison_request_is_found_and_the_rest_of_its_batch_is_served(api: conf
     assert (alone["state"], alone["requests"]) == ("blocked", 1)
     served = api.http.get(f"/v1/models/{model}").json()["aliases"]["production"]
     assert served == max(api.ended(one["id"])["result_version"] for one in good)
+
+
+def test_samples_that_together_are_a_class_are_forgotten_as_one_and_the_rest_by_itself(
+    api: conftest.Api,
+) -> None:
+    """Nobody names the class: two demands that wait together leave nothing of it."""
+    policy = {"acceptance": conftest.WIDE, "batch_window_seconds": 3600}
+    model = api.model({**policy, "budget": {"daily_share": None}})
+    sevens, zeros = material.train_ids("seven"), material.train_ids("zero")[:5]
+    named = [[*sevens[::2], *zeros], sevens[1::2]]
+    submitted = [
+        api.forget(model, {"kind": "sample", "ids": ids}, method=conftest.QUICK).json()
+        for ids in named
+    ]
+    api.http.post(f"/v1/models/{model}/batches:flush")
+
+    mixed, other = (api.ended(one["id"], seconds=240) for one in submitted)
+    assert (mixed["status"], other["status"]) == ("completed", "completed")
+    reports = [
+        api.http.get(f"/v1/models/{model}/versions/{number}/report").json()
+        for number in range(2, api.http.get(f"/v1/models/{model}").json()["versions"] + 1)
+    ]
+    forgotten = {"class": 0, "samples": 0}
+    for report in reports:
+        forgotten[report["kind"]] += report["evidence"]["forget_count"]
+        if report["kind"] == "class":
+            assert "predicted_as" in report["metrics"]["unlearning_accuracy"]["detail"]
+    assert forgotten == {"class": len(sevens), "samples": len(zeros)}
+    results = {mixed["result_version"], other["result_version"]}
+    assert max(results) == len(reports) + 1
+    served = api.http.get(f"/v1/models/{model}").json()["aliases"]["production"]
+    assert served == len(reports) + 1
