@@ -1,6 +1,5 @@
 """Reads the body of a forget request: JSON, or NDJSON for long lists of ids."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ import pydantic
 from fastapi import exceptions
 
 from api.schemas import forget_requests as schemas
-from service import demands, errors
+from service import demands, errors, tombstones
 
 NDJSON = "application/x-ndjson"
 FORGET_REQUEST_OPENAPI: dict[str, Any] = {
@@ -69,7 +68,7 @@ def forget_request(
 
 
 def demand(body: schemas.ForgetRequestIn) -> demands.Demand:
-    """The body as a frozen demand; the digest is over canonical JSON, so that spelling is free."""
+    """The body as a frozen demand; its mark is over canonical JSON, so that spelling is free."""
     content = body.model_dump(mode="json")
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     return demands.Demand(
@@ -79,7 +78,7 @@ def demand(body: schemas.ForgetRequestIn) -> demands.Demand:
         subject_request_id=body.subject_request_id,
         priority=body.priority,
         body=content,
-        digest=hashlib.sha256(canonical).hexdigest(),
+        digest=tombstones.of_body(canonical),
     )
 
 

@@ -205,7 +205,7 @@ def any_of_other_labels(
 def forgotten_digest(session: orm.Session, model: tables.Model) -> str | None:
     """SHA-256 over the sorted content marks of all that was erased; ``None`` when nothing was.
 
-    Hashes of concepts come after those of samples. The digest stands in a public manifest: marks
+    Those of concepts come after those of samples. The digest stands in a public manifest: marks
     are keyed, so that nobody can try by it whether a picture was erased, and they stay when the
     pictures are deleted.
     """
@@ -225,11 +225,8 @@ def forgotten_digest(session: orm.Session, model: tables.Model) -> str | None:
     digest, empty = hashlib.sha256(), not marks
     for mark in marks:
         digest.update(mark)
-    erased = tables.ConceptErasure
-    for concept in concepts.targets(
-        session, sa.and_(erased.model_id == model.id, erased.version.is_not(None))
-    ):
-        digest.update(hashlib.sha256(concept.concept.encode()).digest())
+    for concept in concepts.targets(session, concepts.erased_by(model.id)):
+        digest.update(tombstones.of_concept(concept.concept))
         empty = False
     return None if empty else digest.hexdigest()
 

@@ -5,7 +5,6 @@ Only training samples are matched: a request for data that was never trained on 
 """
 
 import collections
-import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,14 +88,6 @@ def largest_class_share(model: tables.Model, labels: Mapping[str, int | None]) -
     named = collections.Counter(str(label) for label in labels.values() if label is not None)
     sizes = model.dataset.class_sizes
     return max((number / sizes.get(label, number) for label, number in named.items()), default=0.0)
-
-
-def ids_digest(sample_ids: Sequence[str]) -> str:
-    """SHA-256 over sorted ids: pins a job's targets without repeating them."""
-    digest = hashlib.sha256()
-    for sample_id in sorted(sample_ids):
-        digest.update(sample_id.encode() + b"\0")
-    return digest.hexdigest()
 
 
 def _samples(

@@ -26,6 +26,7 @@ from service import (
     plans,
     splitting,
     tables,
+    tombstones,
     versions,
 )
 
@@ -67,7 +68,7 @@ def of_upload(session: orm.Session, version: tables.Version) -> plans.Plan | Non
         previous_by=[number for name, number in previous.items() if name in kept],
         withheld_ids=(),
         excluded_labels=labels,
-        target_digest=ledger.ids_digest([]),
+        target_digest=tombstones.of_targets([]),
         family=models.family_of(model),
         previous_concepts=[one.model_dump(mode="json") for one in gone],
         sampling=models.policy_of(model).sampling.model_dump(mode="json"),
@@ -172,7 +173,7 @@ def _make(session: orm.Session, batch: tables.Batch) -> plans.Plan:
         withheld_labels=sorted(
             ledger.classes_without(session, model, [*previous_ids, *withheld_ids]) - {*excluded}
         ),
-        target_digest=ledger.ids_digest([*forget_ids, *(one.concept for one in targets)]),
+        target_digest=tombstones.of_targets([*forget_ids, *(one.concept for one in targets)]),
         family=models.family_of(model),
         concepts=[one.model_dump(mode="json") for one in targets],
         previous_concepts=[one.model_dump(mode="json") for one in before],

@@ -1,8 +1,9 @@
-"""What is left of erased samples: keyed hashes, by which they are known again and never returned.
+"""What is left of what was erased: keyed hashes, by which it is known again and never returned.
 
-A mark is an HMAC-SHA-256 under a key of this installation (RFC 2104): whoever has the database but
-not the key can neither read an id out of it nor try whether a picture was erased. Ids are marked
-within their dataset, content everywhere: the same picture under another name is the same picture.
+A mark is an HMAC-SHA-256 under a key of this installation (RFC 2104): whoever has the database, a
+report or a manifest but not the key can neither read an id out of it nor try whether it was named.
+Ids are marked within their dataset, content everywhere: the same picture under another name is the
+same picture.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import os
 import secrets
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -42,6 +43,22 @@ def of_subject(dataset_id: uuid.UUID, subject_id: str) -> str:
 def of_content(content_hash: bytes) -> bytes:
     """The mark of content, by its SHA-256; 32 bytes."""
     return _mark("content", "", content_hash)
+
+
+def of_concept(concept: str) -> bytes:
+    """The mark of a concept, as it is compared; 32 bytes."""
+    return _mark("concept", "", concept.encode())
+
+
+def of_targets(names: Iterable[str]) -> str:
+    """One mark for all that a job forgets: pins it without repeating it; hexadecimal."""
+    listed = b"".join(name.encode() + b"\0" for name in sorted(names))
+    return _mark("targets", "", listed).hex()
+
+
+def of_body(body: bytes) -> str:
+    """The mark of what a client sent: the same again has the same; hexadecimal."""
+    return _mark("body", "", body).hex()
 
 
 def exist(session: orm.Session) -> bool:

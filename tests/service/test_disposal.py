@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
+from api import bodies
+from api.schemas import forget_requests as schemas
 from benchmarks import bare_models
 from salun_core import specs
 from service import (
@@ -31,6 +33,7 @@ from service import (
     queue,
     storage,
     tables,
+    tombstones,
     versions,
 )
 from tests import material
@@ -206,6 +209,27 @@ def test_ids_become_marks_wherever_they_stood(caller: api_keys.Caller, model: st
             for row in session.execute(sa.select(table)).all():
                 said = json.dumps([str(value) for value in row])
                 assert not [name for name in names if f'"{name}"' in said or f"'{name}'" in said]
+
+
+def test_what_stays_of_a_demand_says_nothing_without_the_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Digests in requests, reports and manifests: nobody finds by them who was named."""
+    sent = {"model": NAME, "targets": [{"kind": "sample", "ids": ["img_1"]}]}
+    body = schemas.ForgetRequestIn.model_validate_json(json.dumps(sent))
+
+    def marks() -> tuple[str, str, bytes]:
+        return (
+            tombstones.of_targets(["img_1", "img_0"]),
+            bodies.demand(body).digest,
+            tombstones.of_concept("jane doe"),
+        )
+
+    ours = marks()
+    assert ours == marks()
+    assert ours[0] == tombstones.of_targets(["img_0", "img_1"]) != tombstones.of_targets(["img_0"])
+    monkeypatch.setattr(tombstones, "_key", lambda: b"another installation's".ljust(32))
+    assert not set(ours) & set(marks())
 
 
 def test_a_repeat_is_answered_at_once_and_the_digest_stays(
