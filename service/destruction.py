@@ -91,7 +91,7 @@ def needless(session: orm.Session, names: Iterable[str]) -> list[str]:
     caches = {name for name in names if storage.is_cache(name)}
     digests = sorted(set(names) - caches)
     each = sa.func.unnest(sa.literal(digests, database.Names())).column_valued("each")
-    found = session.scalars(sa.select(each).where(*(~held for held in _holds(each))))
+    found = session.scalars(sa.select(each).where(~_is_held(each)))
     return [*found, *sorted(caches - computed)]
 
 
@@ -101,37 +101,37 @@ def is_needed(digest: str, *, besides: uuid.UUID) -> bool:
     Two models over the same data come to the same content, which is in the store once.
     """
     with database.transaction() as session:
-        return bool(session.scalar(sa.select(_needed(sa.literal(digest), besides))))
+        return bool(session.scalar(sa.select(_is_held(sa.literal(digest), besides))))
 
 
-def _needed(
+def _is_held(
     digest: sa.SQLColumnExpression[str], besides: uuid.UUID | None = None
 ) -> sa.ColumnElement[bool]:
-    return sa.or_(*_holds(digest, besides))
+    held = _held(besides)
+    return sa.exists().where(held.c.digest == digest)
 
 
-def _holds(
-    digest: sa.SQLColumnExpression[str], besides: uuid.UUID | None = None
-) -> tuple[sa.ColumnElement[bool], ...]:
-    """What content is held by: a version, a dataset, a judge, an audit, a job that is not over or
-    one whose version passed and is not purged, and, until the proof window is over, a report.
+def _held(besides: uuid.UUID | None) -> sa.Subquery:
+    """All that is referred to: by a version, a dataset, a judge, an audit, a job that is not over
+    or one whose version passed and is not purged, and, until the proof window is over, a report.
     """
-    step, job = tables.JobStep, tables.Job
-    made = tables.Version
-    passed = sa.exists().where(made.job_id == job.id, made.state.not_in(("staged", "purged")))
-    of_job = (
-        job.id.is_distinct_from(besides),
-        sa.or_(job.status.in_(jobs.UNFINISHED), passed),
-    )
-    return (
-        sa.exists().where(tables.VersionFile.digest == digest),
-        sa.exists().where(digest == sa.any_(tables.Dataset.files)),
-        sa.exists().where(tables.Judge.digest == digest),
-        sa.exists().where(tables.ShadowPair.artifact_digest == digest),
-        sa.exists().where(step.artifact_digest == digest, job.id == step.job_id, *of_job),
-        sa.exists().where(job.inputs["plan"].astext == digest, *of_job),
-        digest.in_(_in_reports()),
-    )
+    step, job, version = tables.JobStep, tables.Job, tables.Version
+    plan = job.inputs["plan"].astext
+    is_other = job.id.is_distinct_from(besides)
+    unfinished = job.status.in_(jobs.UNFINISHED)
+    of_job = job.id == step.job_id
+    of_version = sa.and_(job.id == version.job_id, version.state.not_in(("staged", "purged")))
+    return sa.union_all(
+        sa.select(tables.VersionFile.digest),
+        sa.select(sa.func.unnest(tables.Dataset.files)),
+        sa.select(tables.Judge.digest),
+        sa.select(tables.ShadowPair.artifact_digest),
+        sa.select(step.artifact_digest).join(job, of_job).where(is_other, unfinished),
+        sa.select(step.artifact_digest).join(job, of_job).join(version, of_version).where(is_other),
+        sa.select(plan).where(is_other, unfinished),
+        sa.select(plan).join(version, of_version).where(is_other),
+        _in_reports(),
+    ).subquery("held")
 
 
 def _in_reports() -> sa.Select[str]:
@@ -145,7 +145,10 @@ def _in_reports() -> sa.Select[str]:
     return (
         sa.select(found.op("#>>", return_type=sa.Text())(sa.cast([], postgresql.ARRAY(sa.Text))))
         .join(model, model.id == version.model_id)
-        .where(version.created_at > sa.func.clock_timestamp() - window)
+        .where(
+            model.family != "classifier",
+            version.created_at > sa.func.clock_timestamp() - window,
+        )
     )
 
 
@@ -160,7 +163,7 @@ def _ready() -> sa.Select[str]:
     return (
         sa.select(gone.digest)
         .where(
-            ~_needed(gone.digest),
+            ~_is_held(gone.digest),
             sa.or_(oldest_run.is_(None), gone.created_at < oldest_run),
         )
         .order_by(gone.digest)

@@ -131,10 +131,12 @@ def test_pictures_of_a_report_go_with_the_proof_window() -> None:
     before, after = written(b"\x89PNG before"), written(b"\x89PNG after")
     net = duties.new_model({"proof_window_seconds": 3600.0})
     with database.transaction() as session:
-        version = versions.add(session, models.by_name(session, net), [], lineage=LINEAGE)
+        model = models.by_name(session, net)
+        model.family = "text_to_image"
+        version = versions.add(session, model, [], lineage=LINEAGE)
         listed = [{"name": "forgotten", "digest": digest} for digest in (before, after)]
         version.report = {"evidence": {"pictures": listed}}
-        other = versions.add(session, models.by_name(session, net), [], lineage=LINEAGE)
+        other = versions.add(session, model, [], lineage=LINEAGE)
         other.report = {"evidence": {}}
         number = version.id
     grow_old()
