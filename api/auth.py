@@ -57,3 +57,15 @@ def writer_or_puller(
     if "models:write" not in caller.scopes:
         caller.require("models:pull")
     return caller
+
+
+def reader_or_approver(
+    caller: Annotated[api_keys.Caller, fastapi.Depends(identify)],
+) -> api_keys.Caller:
+    """Who decides on requests must see them."""
+    if "requests:approve" not in caller.scopes:
+        caller.require("requests:read")
+    return caller
+
+
+ReaderOfRequests = Annotated[api_keys.Caller, fastapi.Depends(reader_or_approver)]

@@ -103,9 +103,10 @@ def _invalid_body(request: fastapi.Request, error: Exception) -> ProblemResponse
     invalid = _as(error, exceptions.RequestValidationError)
     kind = request.headers.get("Content-Type", "").split(";")[0].strip().lower()
     unread = any(
-        tuple(item["loc"]) == ("body",) and item["type"] != "missing" for item in invalid.errors()
+        tuple(item["loc"]) == ("body",) and item["type"] == "model_attributes_type"
+        for item in invalid.errors()
     )
-    if unread and kind != JSON and not kind.endswith("+json"):
+    if unread and kind != JSON and not (kind.startswith("application/") and kind.endswith("+json")):
         got = f"Content-Type {kind[:60]!r}" if kind else "no Content-Type"
         return problem(415, "unsupported-media-type", f"got {got}, expected {JSON}")
     problems = [

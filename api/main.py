@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import fastapi
 
-from api import changes, errors, limits, relay
+from api import changes, document, errors, limits, relay
 from api.routes import (
     api_keys,
     audits,
@@ -57,6 +57,7 @@ def create() -> fastapi.FastAPI:
         health, metrics, forget_requests, jobs, datasets, blobs, registry, audits, api_keys, hub,
     ):  # fmt: skip
         app.include_router(routes.router)
+    document.install(app)
     return app
 
 

@@ -50,7 +50,7 @@ def forget_request(view: request_views.View) -> schemas.ForgetRequestOut:
             "completed_at": request.completed_at,
             "expected_completion_at": view.expected_completion_at,
             "targets_summary": {
-                "matched": request.matched,
+                "matched": request.matched if view.named is None else view.named,
                 "already_erased": request.already_erased,
                 "pending": request.pending,
                 "unknown": request.unknown,

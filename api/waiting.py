@@ -35,15 +35,38 @@ class Representation:
         """The validator."""
         if self.version is not None:
             return f'"{self.version}"'
-        return f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
+        return f'"{_digest(self.body)}"'
 
 
 def represent(
-    model: pydantic.BaseModel, keys: frozenset[str] = frozenset(), **headers: str
+    model: pydantic.BaseModel,
+    keys: frozenset[str] = frozenset(),
+    *,
+    moving: frozenset[str] = frozenset(),
+    **headers: str,
 ) -> Representation:
-    """Render a response model."""
+    """Render a response model.
+
+    Args:
+        model: the body.
+        keys: what changes it.
+        headers: of its own, with ``_`` for ``-``.
+        moving: fields that a job moves on while a person reads: the validator's first half says
+            all but these, see :func:`names`.
+    """
+    body = model.model_dump_json().encode()
+    version = _digest(body)
+    if moving:
+        version = f"{_digest(model.model_dump_json(exclude=set(moving)).encode())}-{version}"
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Representation(model.model_dump_json().encode(), keys, named)
+    return Representation(body, keys, named, version=version)
+
+
+def names(if_match: str, shown: Representation) -> bool:
+    """Whether ``If-Match`` names this state; fields that move by themselves may differ."""
+    state = shown.etag.strip('"').partition("-")[0]
+    given = [part.strip().strip('"') for part in if_match.split(",")]
+    return any(one == "*" or one.partition("-")[0] == state for one in given)
 
 
 async def conditional(
@@ -99,3 +122,7 @@ async def _until_changed(
                 await asyncio.wait_for(signal.wait(), min(left, RECHECK_SECONDS))
             except TimeoutError:
                 continue
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]

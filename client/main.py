@@ -2,7 +2,7 @@
 
 import typer
 
-from client.commands import audits, datasets, keys, local, models, pulling, requests
+from client.commands import audits, datasets, decisions, keys, local, models, pulling, requests
 
 app = typer.Typer(
     name="salun",
@@ -20,6 +20,10 @@ app.command()(requests.forget)
 app.command()(requests.status)
 app.command()(requests.watch)
 app.command()(requests.report)
+app.command()(decisions.approve)
+app.command()(decisions.deny)
+app.command()(decisions.extend)
+app.command()(decisions.withdraw)
 app.command()(audits.audit)
 app.command("audits")(audits.list_audits)
 app.command("pull")(pulling.pull_model)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import rich.markup
+
 from client import console, errors, http, render, whole_files
 
 _SHORT = 8  # longer lists and mappings of the evidence are for --json
@@ -37,6 +39,8 @@ def show(report: Mapping[str, Any]) -> None:
     seconds = {name: float(value) for name, value in (report.get("seconds") or {}).items()}
     render.fields([("seconds", seconds), *_short(evidence)])
     console.err.print("all of the evidence: add --json")
+    for warning in evidence.get("warnings") or []:
+        console.err.print(f"[bold]warning[/] {rich.markup.escape(str(warning))}")
     _show_verdict(report.get("verdict"))
 
 
@@ -97,7 +101,7 @@ def _show_resolution(gate: Mapping[str, Any]) -> None:
 def _short(evidence: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     """Yield what fits a line: plain values, and mappings without their long parts."""
     for name, value in evidence.items():
-        if name == "original":
+        if name in ("original", "warnings"):
             continue
         if isinstance(value, Mapping):
             plain = {key: item for key, item in value.items() if _is_plain(item)}

@@ -111,7 +111,7 @@ def _timm(config: specs.ClassifierConfig) -> Callable[[], torch.nn.Module]:
             f"got architecture {config.architecture!r}, expected a net that timm "
             f"{timm.__version__} knows"
         )
-    args = {"in_chans": config.input_size[0], **config.model_args}
+    args = {"in_chans": config.input_size[0], **config.builder_args}
     return lambda: timm.create_model(
         config.architecture, pretrained=False, num_classes=config.num_classes, **args
     )
@@ -125,7 +125,7 @@ def _torchvision(config: specs.ClassifierConfig) -> Callable[[], torch.nn.Module
             f"{torchvision.__version__} knows"
         )
     builder = torchvision.models.get_model_builder(config.architecture)
-    return lambda: builder(weights=None, num_classes=config.num_classes, **config.model_args)
+    return lambda: builder(weights=None, num_classes=config.num_classes, **config.builder_args)
 
 
 def _entry_point(config: specs.ClassifierConfig) -> Callable[[], torch.nn.Module]:
@@ -136,7 +136,7 @@ def _entry_point(config: specs.ClassifierConfig) -> Callable[[], torch.nn.Module
             "the group salun.architectures"
         )
     builder = next(iter(found)).load()
-    args = {"in_chans": config.input_size[0], **config.model_args}
+    args = {"in_chans": config.input_size[0], **config.builder_args}
     return lambda: builder(num_classes=config.num_classes, **args)
 
 

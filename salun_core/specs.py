@@ -400,8 +400,18 @@ class ClassifierConfig(pydantic.BaseModel):
             )
         if len(set(self.label_names)) != len(self.label_names):
             raise ValueError("label_names repeats a name, expected distinct names")
-        _check_model_args(self.model_args)
+        _check_model_args(self.builder_args)
         return self
+
+    @property
+    def builder_args(self) -> dict[str, Any]:
+        """``model_args`` without what timm repeats there of the rest of the file."""
+        repeated = {"num_classes": self.num_classes, "in_chans": self.input_size[0]}
+        return {
+            name: value
+            for name, value in self.model_args.items()
+            if name not in repeated or value != repeated[name]
+        }
 
     @property
     def labels(self) -> tuple[str, ...]:

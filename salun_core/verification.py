@@ -116,8 +116,8 @@ def verify(
     Returns:
         Metrics as the design's table names them; ``evidence`` holds pool sizes, the same metrics
         of the original (and of the retrained net; over all folds where there are some), whom the
-        change fell on, what could not be measured and why, histograms, mask record, versions, CPU
-        threads; ``seconds`` has ``verify``.
+        change fell on, what could not be measured and why, warnings, histograms, mask record,
+        versions, CPU threads; ``seconds`` has ``verify``.
 
     Raises:
         InvalidDataError: a set that must have samples is empty, or a label is no class.
@@ -136,12 +136,14 @@ def verify(
         state, unlearned, subject.mask, subject.changed_buffers
     )
     metrics = {"frozen_weights_unchanged": frozen, **found.metrics}
+    was = compared.compare(before, before).values
     evidence = {
         **_evidence(config, splits, subject),
         "weights_changed": change_records.changed_share(state, unlearned),
         "group_shift": measures.group_shift(found.metrics, config.labels),
         "not_measured": dict(found.not_measured),
-        "original": compared.compare(before, before).values,
+        "original": was,
+        "warnings": _warnings(was["retain_accuracy"], len(config.labels)),
         "histograms": {
             "bin_edges": list(_BIN_EDGES),
             "before": _histograms(before.answers, splits),
@@ -241,6 +243,17 @@ def _comparison(
         splits.previous_groups,
         subject.withheld_labels,
     )
+
+
+def _warnings(retain_accuracy: float, classes: int) -> list[str]:
+    """That the original hardly knows its own training data: then nothing here says much."""
+    if retain_accuracy > 2 / classes:
+        return []
+    return [
+        f"the original names {retain_accuracy:.0%} of its own training samples right, about as "
+        "many as guessing or fewer: its label_names may be in another order than its outputs, or "
+        "pretrained_cfg (input_size, mean, std) may not be that of its training"
+    ]
 
 
 def _evidence(config: specs.ClassifierConfig, splits: Splits, subject: Subject) -> dict[str, Any]:

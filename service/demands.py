@@ -190,11 +190,17 @@ def needs_second_person(
 
 
 def preview(session: orm.Session, demand: Demand) -> Preview:
-    """What submitting would do, without doing it; unknown targets are told, not raised."""
+    """What submitting would do, without doing it; unknown targets are told, not raised.
+
+    What is over the policy's limit is refused as it would be (:class:`errors.Invalid`,
+    ``forget-budget-exceeded``).
+    """
     check(demand)
     model = served_model(session, demand)
     families.check_method(models.family_of(model), demand.method)
     resolution = ledger.resolve(session, model, demand.targets)
+    policy, before = models.policy_of(model), erasures.count(session, model)
+    check_share(session, model, policy, resolution, before)
     states = dict(
         session.execute(
             sa.select(tables.Erasure.sample_id, erasures.served_version(tables.Erasure)).where(
@@ -210,7 +216,6 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
     named = resolution.by_concept & fresh.keys()
     kinds = tuple(parts.of(session, model, fresh, fresh_concepts, named))
     runs = pace.jobs_ahead(session, model.id) + max(len(kinds), 1)
-    policy = models.policy_of(model)
     window = 0.0 if demand.is_expedited else policy.window_seconds()
     each = pace.typical_job_seconds(session, model.id)
     return Preview(
@@ -220,7 +225,7 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
         unknown=resolution.unknown + resolution.unusable,
         share=len(resolution.labels) / size if size else 0.0,
         needs_approval=needs_second_person(
-            session, model, policy.budget, demand, resolution, erasures.count(session, model)
+            session, model, policy.budget, demand, resolution, before
         ),
         jobs=kinds,
         expected_completion_at=database.now(session)

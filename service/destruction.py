@@ -5,6 +5,7 @@ tried again. Content that something still refers to stays, and so does what a ru
 that began before it was condemned.
 """
 
+import datetime
 import hashlib
 import uuid
 from collections.abc import Iterable, Sequence
@@ -18,16 +19,49 @@ from service import database, jobs, storage, tables, telling
 _MOST = 10_000  # contents in a sweep
 
 
-def condemn(session: orm.Session, digests: Iterable[str]) -> list[str]:
-    """Note content that is needless once the caller's transaction is committed.
-
-    Returns what was not noted before.
-    """
+def condemn(session: orm.Session, digests: Iterable[str]) -> None:
+    """Note content that is needless once the caller's transaction is committed."""
     rows = [{"digest": digest} for digest in sorted(set(digests))]
-    if not rows:
-        return []
-    noted = postgresql.insert(tables.Condemned).on_conflict_do_nothing()
-    return list(session.scalars(noted.returning(tables.Condemned.digest), rows))
+    if rows:
+        noted = postgresql.insert(tables.Condemned)
+        # Anew, if it was named since: who began to read it in between must be waited for.
+        now = {"created_at": sa.func.clock_timestamp()}
+        session.execute(noted.on_conflict_do_update(index_elements=["digest"], set_=now), rows)
+
+
+def condemn_unused(session: orm.Session, grace: datetime.timedelta) -> int:
+    """Condemn what the database knows of and nothing refers to any more; returns how much.
+
+    What it does not know of stays: whoever starts the service with a wrong database, or an empty
+    one, loses nothing. A file that is being sent again is left.
+    """
+    before = sa.func.clock_timestamp() - grace
+    blob, step = tables.Blob, tables.JobStep
+    sent = sa.select(blob.digest).where(blob.created_at < before, ~_is_held(blob.digest))
+    made = sa.select(step.artifact_digest).where(
+        step.created_at < before, ~_is_held(step.artifact_digest)
+    )
+    doomed = {
+        *session.scalars(sent.limit(_MOST).with_for_update(skip_locked=True)),
+        *(one for one in session.scalars(made.limit(_MOST)) if storage.exists(one)),
+    }
+    known = set(session.scalars(sa.select(tables.Condemned.digest)))
+    condemn(session, doomed - known)
+    return len(doomed - known)
+
+
+def want(session: orm.Session, content: storage.Stored) -> None:
+    """Note content that is in the store, or will be before the caller's transaction is committed.
+
+    Whatever condemned it before does not count any more. Who destroys it holds its row: what comes
+    after that stays.
+    """
+    row = postgresql.insert(tables.core(tables.Blob)).values(
+        digest=content.digest, size=content.size
+    )
+    again = {"size": row.excluded.size, "created_at": sa.func.clock_timestamp()}
+    session.execute(row.on_conflict_do_update(index_elements=["digest"], set_=again))
+    _pardon(session, [content.digest])
 
 
 def condemn_cache(session: orm.Session, files: Sequence[str]) -> None:
@@ -42,7 +76,10 @@ def keep_from(session: orm.Session, digests: Sequence[str]) -> dict[str, int]:
     """
     blob = tables.Blob
     found = sa.select(blob.digest, blob.size).where(blob.digest.in_(digests))
-    return dict(session.execute(found.with_for_update(read=True, key_share=True)).all())
+    sizes = dict(session.execute(found.with_for_update(read=True, key_share=True)).all())
+    there = {digest: size for digest, size in sizes.items() if storage.exists(digest)}
+    _pardon(session, list(there))
+    return there
 
 
 def destroy(session: orm.Session) -> int:
@@ -84,17 +121,6 @@ def destroy(session: orm.Session) -> int:
     return len(ready) - len(left)
 
 
-def needless(session: orm.Session, names: Iterable[str]) -> list[str]:
-    """Those of the names of :func:`storage.listing` that nothing refers to."""
-    files = session.scalars(sa.select(tables.Dataset.files))
-    computed = {storage.cache_name(of_dataset) for of_dataset in files}
-    caches = {name for name in names if storage.is_cache(name)}
-    digests = sorted(set(names) - caches)
-    each = sa.func.unnest(sa.literal(digests, database.Names())).column_valued("each")
-    found = session.scalars(sa.select(each).where(~_is_held(each)))
-    return [*found, *sorted(caches - computed)]
-
-
 def is_needed(digest: str, *, besides: uuid.UUID) -> bool:
     """Whether anything but that job still refers to content.
 
@@ -102,6 +128,10 @@ def is_needed(digest: str, *, besides: uuid.UUID) -> bool:
     """
     with database.transaction() as session:
         return bool(session.scalar(sa.select(_is_held(sa.literal(digest), besides))))
+
+
+def _pardon(session: orm.Session, digests: Sequence[str]) -> None:
+    session.execute(sa.delete(tables.Condemned).where(tables.Condemned.digest.in_(digests)))
 
 
 def _is_held(
@@ -113,14 +143,17 @@ def _is_held(
 
 def _held(besides: uuid.UUID | None) -> sa.Subquery:
     """All that is referred to: by a version, a dataset, a judge, an audit, a job that is not over
-    or one whose version passed and is not purged, and, until the proof window is over, a report.
+    or one whose version was measured and is not purged, and, until the proof window is over, a
+    report.
     """
     step, job, version = tables.JobStep, tables.Job, tables.Version
     plan = job.inputs["plan"].astext
     is_other = job.id.is_distinct_from(besides)
     unfinished = job.status.in_(jobs.UNFINISHED)
     of_job = job.id == step.job_id
-    of_version = sa.and_(job.id == version.job_id, version.state.not_in(("staged", "purged")))
+    of_version = sa.and_(
+        job.id == version.job_id, version.state != "purged", version.report.is_not(None)
+    )
     return sa.union_all(
         sa.select(tables.VersionFile.digest),
         sa.select(sa.func.unnest(tables.Dataset.files)),

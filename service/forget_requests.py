@@ -1,7 +1,8 @@
 """Forget requests: submitted, placed in batches, withdrawn, decided."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -107,15 +108,23 @@ def enter_or_wait(session: orm.Session, request: tables.ForgetRequest) -> None:
 
 
 def approve(
-    session: orm.Session, caller: api_keys.Caller, request: tables.ForgetRequest, reason: str
+    session: orm.Session,
+    caller: api_keys.Caller,
+    request: tables.ForgetRequest,
+    reason: str,
+    method: Mapping[str, Any] | None = None,
 ) -> tables.ForgetRequest:
     """A person decides to go on with a request that is ``action_required``.
 
     One over budget enters a batch, if it is not its own submitter who says so
-    (:class:`errors.Forbidden`, ``second-person-required``); others get a new job.
+    (:class:`errors.Forbidden`, ``second-person-required``); others get a new job, by another
+    ``method`` where one is given (:class:`errors.Invalid`, ``invalid-method``).
     """
     if request.status != "action_required" or request.stage != AWAITING_APPROVAL:
-        return fulfilment.approve(session, caller.actor, request, reason)
+        return fulfilment.approve(session, caller.actor, request, reason, method)
+    if method is not None:
+        detail = "got a method for a request that no recipe was tried for yet; expected none"
+        raise errors.Invalid("invalid-method", detail, [errors.Problem("/method", "", detail)])
     if caller.key_id == request.api_key_id:
         detail = "got the key that submitted this request; expected a second person's key"
         raise errors.Forbidden("second-person-required", detail)
@@ -269,7 +278,7 @@ def _insert(
 ) -> tables.ForgetRequest:
     """The request and everything that hangs on it, in one statement: this is the hot path."""
     fresh = _fresh(placements)
-    told = {"body_sha256": demand.digest, "matched": len(fresh), "unknown": len(resolution.unknown)}
+    told = {"body_mark": demand.digest, "matched": len(fresh), "unknown": len(resolution.unknown)}
     row = {
         "model_id": model.id,
         "api_key_id": caller.key_id,

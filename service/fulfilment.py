@@ -1,6 +1,7 @@
 """What happens to a request after it was accepted. It never ends as failed: the duty stays."""
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +12,9 @@ from service import (
     deployments,
     erasures,
     errors,
+    families,
     members,
+    models,
     sealing,
     splitting,
     tables,
@@ -103,22 +106,43 @@ def wait_again(session: orm.Session, batch_id: uuid.UUID) -> None:
 
 
 def approve(
-    session: orm.Session, actor: str, request: tables.ForgetRequest, reason: str
+    session: orm.Session,
+    actor: str,
+    request: tables.ForgetRequest,
+    reason: str,
+    method: Mapping[str, Any] | None = None,
 ) -> tables.ForgetRequest:
-    """A person decides to try again: the request's blocked batches get a new job."""
+    """A person decides to try again: the request's blocked batches get a new job.
+
+    With a ``method`` by that recipe, for all that wait in them (:class:`errors.Invalid`,
+    ``invalid-method``).
+    """
     _require_action(request, "approve")
+    if method is not None:
+        model = session.get_one(tables.Model, request.model_id)
+        families.check_method(models.family_of(model), method)
     blocked = session.scalars(
         sa.select(tables.Batch)
         .join(tables.BatchMember, tables.BatchMember.batch_id == tables.Batch.id)
         .where(tables.BatchMember.request_id == request.id, tables.Batch.state == "blocked")
     ).all()
     for batch in blocked:
+        if method is not None:
+            batch.method = dict(method)
+            batch.profile = batches.profile(batch.kind, method)
         sealing.seal(session, batch)
     waits = sa.and_(tables.ForgetRequest.status == "action_required", ~_follows_a_blocked_batch())
     for batch in blocked:
         values = {"status": "pending", "stage": "sealed", "reason": None}
         members.change(session, members.of(batch.id, waits), values, "approved")
-    telling.audit(session, actor, "forget_request.approve", request.id, reason_given=bool(reason))
+    telling.audit(
+        session,
+        actor,
+        "forget_request.approve",
+        request.id,
+        reason_given=bool(reason),
+        other_method=method is not None,
+    )
     return request
 
 

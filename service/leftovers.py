@@ -1,10 +1,9 @@
 """What nobody refers to: files that were sent and never used, what killed processes left.
 
-No row tells of such content, so the store itself is looked through, now and then. It gets a day's
-grace: who sends files names them afterwards, and a step's artifact is there before its row.
+It gets a day's grace: who sends files names them afterwards.
 """
 
-import hashlib
+import datetime
 import time
 from dataclasses import dataclass
 
@@ -24,21 +23,17 @@ class Cleared:
 def clear() -> Cleared:
     """Condemn the old contents that nothing refers to, and remove the scratch of the dead.
 
-    What was written since the first unfinished job began is left: it may be that job's.
+    Scratch that was written since the first unfinished job began is left: it may be that job's.
     """
-    before = time.time() - settings.load().unused_seconds
+    grace = settings.load().unused_seconds
     job = tables.Job
     unfinished = sa.select(sa.func.min(job.started_at)).where(job.status.in_(jobs.UNFINISHED))
     with database.transaction() as session:
         began = session.scalar(unfinished)
+        contents = destruction.condemn_unused(session, datetime.timedelta(seconds=grace))
+        if contents:
+            telling.audit(session, "worker", "content.unused", "store", contents=contents)
+    before = time.time() - grace
     if began is not None:
         before = min(before, began.timestamp())
-    scratch = storage.clear_scratch(before)
-    found = storage.listing(before)
-    with database.transaction() as session:
-        noted = destruction.condemn(session, destruction.needless(session, found))
-        if noted:
-            joined = "\n".join(sorted(noted)).encode()
-            digest = hashlib.sha256(joined).hexdigest()
-            telling.audit(session, "worker", "content.unused", digest, contents=len(noted))
-    return Cleared(len(noted), scratch)
+    return Cleared(contents, storage.clear_scratch(before))

@@ -48,14 +48,15 @@ def pinned(claimed: jobs.Claim) -> plans.Plan:
 def of_upload(session: orm.Session, version: tables.Version) -> plans.Plan | None:
     """What an uploaded version is asked about: all that its model has erased before it came.
 
-    But for samples that are deleted already. ``None`` where nothing is left to ask.
+    But for what is deleted already, and of generators single samples. ``None`` where nothing is
+    left to ask.
     """
     model = session.get_one(tables.Model, version.model_id)
     previous = _erased_before(session, model)
-    kept = set(ledger.labels_of(session, model, list(previous)))
+    kept = ledger.labels_of(session, model, list(previous))
     gone = concepts.targets(session, concepts.erased_by(model.id))
-    labels = erasures.forgotten_labels(session, model)
-    if not (kept or gone or labels):
+    labels = sorted(set(erasures.forgotten_labels(session, model)).intersection(kept.values()))
+    if not (gone or labels or (kept and model.family == "classifier")):
         return None
     return plans.Plan(
         model=model.name,

@@ -19,6 +19,7 @@ from service import (
     erasures,
     errors,
     families,
+    ledger,
     pace,
     storage,
     tables,
@@ -137,12 +138,17 @@ def of_version(session: orm.Session, version: tables.Version) -> Plan:
 def without_erased(session: orm.Session, version: tables.Version, plan: Plan) -> Plan:
     """The plan of a version with everything withheld that its model must forget since.
 
-    Whatever the version itself erased stays in its sets: nothing but ``withheld_ids`` differs.
+    Whatever the version itself erased stays in its sets: nothing but what is withheld differs, and
+    of classes that lose everything by it nothing is asked.
     """
     model = session.get_one(tables.Model, version.model_id)
     own = {*plan.forget_ids, *plan.previous_ids}
     named = {*plan.withheld_ids, *erasures.samples(session, model, sa.true())}
-    return replace(plan, withheld_ids=sorted(named - own))
+    withheld = sorted(named - own)
+    gone = ledger.classes_without(session, model, [*own, *withheld])
+    kept_by_version = ledger.classes_without(session, model, [*own])
+    labels = sorted({*plan.withheld_labels, *(gone - kept_by_version)})
+    return replace(plan, withheld_ids=withheld, withheld_labels=labels)
 
 
 def rename(session: orm.Session, dataset_id: uuid.UUID, marks: Mapping[str, str]) -> None:

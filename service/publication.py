@@ -8,7 +8,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
-from sqlalchemy.dialects import postgresql
 
 from salun_core import errors as core_errors
 from service import (
@@ -27,6 +26,7 @@ from service import (
     judges,
     models,
     splitting,
+    storage,
     tables,
     telling,
     versions,
@@ -71,7 +71,7 @@ def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
             detail = f"job was planned on version {outcome.head_version}, the head is {model.head}"
             raise errors.Outdated("head-moved", detail)
         for file in (*outcome.files, *outcome.pictures):
-            _keep_blob(session, file)
+            destruction.want(session, storage.Stored(file.digest, file.size))
         number = versions.next_number(session, model)
         if outcome.verdict.passed:
             erasures.mark_erased(session, batch.id, number)
@@ -246,9 +246,3 @@ def _lineage(session: orm.Session, model: tables.Model, outcome: Outcome) -> dic
         lost_accuracy=outcome.lost_accuracy,
     )
     return {**lineage, "forgotten_digest": erasures.forgotten_digest(session, model)}
-
-
-def _keep_blob(session: orm.Session, file: artifacts.FileRef) -> None:
-    # Not looked up first: two models may come to the same content in the same moment.
-    row = postgresql.insert(tables.core(tables.Blob)).values(digest=file.digest, size=file.size)
-    session.execute(row.on_conflict_do_nothing())

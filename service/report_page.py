@@ -108,7 +108,7 @@ _GROUPS = ("unseen", "mask", "method", "spec", "pools", "run", "versions", "atta
 _ELSEWHERE = frozenset(
     {
         "histograms", "original", "retrained", "labels", "weights_changed", "groups",
-        "forget_goes_to", "pictures",
+        "forget_goes_to", "pictures", "warnings",
     }
 )  # fmt: skip
 _LAYERS = frozenset({"layer_density", "per_layer", "losses"})
@@ -161,6 +161,7 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes] | None = Non
         headline=_headline(report, passed),
         summary=_gates_in_words(gated),
         failures=[str(item) for item in _listed(verdict.get("failures"))],
+        warnings=[str(item) for item in _listed(evidence.get("warnings"))],
         resolution=_resolution(report),
         facts=list(_facts(report)),
         rows=rows,

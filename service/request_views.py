@@ -25,6 +25,7 @@ class View:
     job: tables.Job | None
     expected_completion_at: datetime.datetime | None
     waits_for_deployments: Sequence[str] = ()
+    named: int | None = None  # samples, of one that is kept out of the batches
 
 
 def view(session: orm.Session, request: tables.ForgetRequest) -> View:
@@ -42,6 +43,7 @@ def view(session: orm.Session, request: tables.ForgetRequest) -> View:
         job=job,
         expected_completion_at=_expected(request, batch, job, told),
         waits_for_deployments=deployments.behind(session, request) if is_propagating else (),
+        named=_named(session, request) if _is_kept_out(request) else None,
     )
 
 
@@ -53,9 +55,12 @@ def listing(
     due_before: datetime.datetime | None,
     after: uuid.UUID | None,
     limit: int,
+    newest_first: bool = False,
 ) -> Sequence[tables.ForgetRequest]:
-    """Requests behind ``after``, oldest first; one more than ``limit`` tells of a next page."""
-    statement = sa.select(tables.ForgetRequest).order_by(tables.ForgetRequest.id).limit(limit + 1)
+    """Requests behind ``after``, by when they came; one beyond ``limit`` tells of a next page."""
+    came = tables.ForgetRequest.id
+    order = came.desc() if newest_first else came
+    statement = sa.select(tables.ForgetRequest).order_by(order).limit(limit + 1)
     if status is not None:
         statement = statement.where(tables.ForgetRequest.status == status)
     if model is not None:
@@ -65,7 +70,7 @@ def listing(
     if due_before is not None:
         statement = statement.where(tables.ForgetRequest.due_at < due_before)
     if after is not None:
-        statement = statement.where(tables.ForgetRequest.id > after)
+        statement = statement.where(came < after if newest_first else came > after)
     return session.scalars(statement).all()
 
 
@@ -91,6 +96,19 @@ def report(
         detail = f"this request is {request.status} ({request.stage}); there is no report yet"
         raise errors.Conflict("request-unfinished", detail)
     return version, version.report
+
+
+def _is_kept_out(request: tables.ForgetRequest) -> bool:
+    """Whether it waits for a second person, or for a proof: it is in no batch then."""
+    return request.paused_at is not None or (
+        request.status == "action_required" and request.stage == "awaiting_approval"
+    )
+
+
+def _named(session: orm.Session, request: tables.ForgetRequest) -> int:
+    sample = tables.RequestSample
+    named = sa.select(sa.func.count()).where(sample.request_id == request.id)
+    return session.scalar(named) or 0
 
 
 def _expected(

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import database, storage, tables
+from service import database, destruction, errors, storage, tables
 
 # What stays keeps its order, so its new place is its rank among what stays.
 _PLACES = sa.text(
@@ -51,7 +51,10 @@ def drop_rows(
             doomed.setdefault(one.row_group, set()).add(one.row_index)
             names.append(one.sample_id)
         stored = without(storage.path_of(files[file_index]), doomed)
-        session.merge(tables.Blob(digest=stored.digest, size=stored.size))
+        destruction.want(session, stored)
+        if not storage.exists(stored.digest):  # destroyed in that moment: tried again
+            detail = f"{stored.digest} was destroyed while it was made again"
+            raise errors.Outdated("content-destroyed", detail)
         files[file_index] = stored.digest
         session.execute(
             sa.delete(tables.Sample).where(

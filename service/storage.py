@@ -168,27 +168,16 @@ def cache_of(digests: Sequence[str]) -> Path:
     return folder
 
 
-def is_cache(name: str) -> bool:
-    """Whether that is a name of :func:`cache_name`, not a digest."""
-    return name.startswith("cache/")
-
-
 def cache_name(digests: Sequence[str]) -> str:
     """The path below the data folder of what was computed from these files."""
     joined = "\n".join(digests).encode()
     return f"cache/{hashlib.sha256(joined).hexdigest()}"
 
 
-def listing(before: float = math.inf) -> set[str]:
-    """What is in the store: digests of content, and names of what was computed from files.
-
-    Args:
-        before: seconds since 1970; what was written later is left out.
-    """
-    contents = {path.name for path in (root() / "blobs").glob("*/*") if _written_at(path) < before}
-    computed = {
-        f"cache/{path.name}" for path in cache_root().glob("*") if _written_at(path) < before
-    }
+def listing() -> set[str]:
+    """What is in the store: digests of content, and names of what was computed from files."""
+    contents = {path.name for path in (root() / "blobs").glob("*/*")}
+    computed = {f"cache/{path.name}" for path in cache_root().glob("*")}
     return contents | computed
 
 
@@ -227,7 +216,7 @@ def _sync_folder(folder: Path) -> None:
 
 def remove(name: str) -> None:
     """Drop content that nothing refers to any more, or a name of :func:`cache_name`."""
-    if is_cache(name):
+    if name.startswith("cache/"):
         shutil.rmtree(root() / name, ignore_errors=True)
         return
     path_of(name).unlink(missing_ok=True)

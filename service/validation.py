@@ -61,7 +61,7 @@ def stage(
         jobs.VALIDATION,
         line=f"version:{version.id}",
         subject_id=version.id,
-        computes=bool(forgets),
+        computes=bool(forgets) and model.family != "classifier",  # draws to be asked
     )
     telling.audit(
         session,

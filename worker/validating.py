@@ -4,6 +4,8 @@ Where its model has erased something before, the net is asked about that too, by
 an unlearned one: what it was trained on is its uploader's word.
 """
 
+from sqlalchemy import orm
+
 from service import (
     acceptance,
     artifacts,
@@ -19,6 +21,8 @@ from service import (
 )
 from worker import leases
 from worker.families import contract, registered
+
+_JUDGE = (artifacts.JUDGE_CONFIG, artifacts.JUDGE_WEIGHTS)
 
 
 def run(lease: leases.Lease) -> None:
@@ -62,11 +66,16 @@ def _known(
     """That the net knows what was erased before it came."""
     with database.transaction() as session:
         version = session.get_one(tables.Version, lease.claimed.subject_id)
+        model = session.get_one(tables.Model, version.model_id)
+        if not version.lineage["forgets"]:  # a first one, or one that will be refused for it
+            return None
         plan = planning.of_upload(session, version)
-        policy = models.policy_of(session.get_one(tables.Model, version.model_id)).acceptance
+        policy = models.policy_of(model).acceptance
+        judge = _judge_of_head(session, model)
     if plan is None:
         return None
-    prepared = family.prepare(plan, upload.files, upload.enter("loading"))
+    others = {path: file for path, file in upload.files.items() if path not in _JUDGE}
+    prepared = family.prepare(plan, {**others, **judge}, upload.enter("loading"))
     measured = prepared.measure_erased(upload.enter("verifying"))
     verdict = acceptance.judge_erased(measured, policy)
     with database.transaction() as session:
@@ -81,3 +90,9 @@ def _known(
         "expected one that was trained without it"
     )
     return errors.Problem("/trained_without", "erasure-regression", detail)
+
+
+def _judge_of_head(session: orm.Session, model: tables.Model) -> dict[str, artifacts.FileRef]:
+    """The judge that came with what is served, if one did: an upload's own could see anything."""
+    head = versions.by_number(session, model, model.head or 0)
+    return {file.path: file for file in versions.files_of(session, head) if file.path in _JUDGE}

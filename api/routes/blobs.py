@@ -4,15 +4,13 @@ import base64
 from typing import Annotated
 
 import fastapi
-import sqlalchemy as sa
 from fastapi import responses
-from sqlalchemy.dialects import postgresql
-from starlette import concurrency, types
+from starlette import concurrency, datastructures, types
 
 from api import auth, sessions, waiting
 from api import errors as api_errors
 from api.schemas import base, registry
-from service import api_keys, database, errors, settings, storage, tables, versions
+from service import api_keys, database, destruction, errors, settings, storage, tables, versions
 
 router = fastapi.APIRouter(prefix="/v1/blobs/sha256", tags=["blobs"])
 WRITE_BYTES = 2**20
@@ -67,6 +65,10 @@ class Content(responses.FileResponse):
 
     async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
         """Send it."""
+        asked = datastructures.Headers(scope=scope).get("Range", "")
+        if scope["method"] != "GET" or not asked.startswith("bytes="):  # to be ignored: RFC 9110
+            rest = [(name, value) for name, value in scope["headers"] if name != b"range"]
+            scope = {**scope, "headers": rest}
         refused = 0
 
         async def unless_refused(message: types.Message) -> None:
@@ -81,7 +83,7 @@ class Content(responses.FileResponse):
             size = int(self.headers["Content-Length"])
             detail = f"expected a Range such as bytes=0-{size - 1}: the content has {size} bytes"
             code = "range-not-satisfiable" if refused == 416 else "invalid-request"
-            headers = {"Content-Range": f"bytes */{size}"}
+            headers = {"Content-Range": f"bytes */{size}"} if refused == 416 else {}
             await api_errors.problem(refused, code, detail, headers=headers)(scope, receive, send)
 
 
@@ -111,13 +113,7 @@ def file_response(
 
 
 def _keep(writer: storage.Incoming, digest: str) -> storage.Stored:
-    """Make the content visible; what was condemned and is sent again is wanted again.
-
-    The row comes first: who destroys content holds it, so that what comes after stays.
-    """
+    """Make the content visible; what was condemned and is sent again is wanted again."""
     with database.transaction() as session:
-        row = postgresql.insert(tables.Blob).values(digest=digest, size=writer.size)
-        found = {"size": row.excluded.size}
-        session.execute(row.on_conflict_do_update(index_elements=["digest"], set_=found))
-        session.execute(sa.delete(tables.Condemned).where(tables.Condemned.digest == digest))
+        destruction.want(session, storage.Stored(digest, writer.size))
         return writer.commit(digest)

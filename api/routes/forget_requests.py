@@ -3,7 +3,7 @@
 import datetime
 import uuid
 from collections.abc import AsyncIterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import fastapi
 from fastapi import responses, sse
@@ -26,6 +26,7 @@ from service import (
 router = fastapi.APIRouter(prefix="/v1/forget-requests", tags=["forget requests"])
 RETRY_AFTER_SECONDS = 1
 MAX_PAGE = 500
+_MOVING = frozenset({"progress", "expected_completion_at"})
 
 IfMatch = Annotated[str | None, fastapi.Header(alias="If-Match")]
 Body = Annotated[schemas.ForgetRequestIn, fastapi.Depends(bodies.forget_request)]
@@ -91,18 +92,25 @@ def validate(
 @router.get("", response_model=schemas.ForgetRequestPage)
 def listing(
     session: sessions.Session,
-    _: auth.Reader,
+    _: auth.ReaderOfRequests,
     status: schemas.Status | None = None,
     model: base.Name | None = None,
     due_before: Annotated[datetime.datetime | None, fastapi.Query()] = None,
     cursor: uuid.UUID | None = None,
     limit: Annotated[int, fastapi.Query(ge=1, le=MAX_PAGE)] = 50,
+    order: Literal["oldest", "newest"] = "oldest",
 ) -> schemas.ForgetRequestPage:
-    """Requests, oldest first; ``next_cursor`` goes into ``cursor`` for the next page."""
+    """Requests, ``order`` first; ``next_cursor`` goes into ``cursor`` for the next page."""
     if due_before is not None and due_before.tzinfo is None:
         due_before = due_before.replace(tzinfo=datetime.UTC)
     found = request_views.listing(
-        session, status=status, model=model, due_before=due_before, after=cursor, limit=limit
+        session,
+        status=status,
+        model=model,
+        due_before=due_before,
+        after=cursor,
+        limit=limit,
+        newest_first=order == "newest",
     )
     page = found[:limit]
     return schemas.ForgetRequestPage(
@@ -112,7 +120,9 @@ def listing(
 
 
 @router.get("/{request_id}", response_model=schemas.ForgetRequestOut)
-async def poll(request: fastapi.Request, _: auth.Reader, request_id: uuid.UUID) -> fastapi.Response:
+async def poll(
+    request: fastapi.Request, _: auth.ReaderOfRequests, request_id: uuid.UUID
+) -> fastapi.Response:
     """A request as it stands; ``If-None-Match`` and ``Prefer: wait=N`` are honoured."""
     return await waiting.conditional(request, lambda: _represent(request_id))
 
@@ -134,15 +144,16 @@ def approve(
     session: sessions.Session,
     caller: auth.Approver,
     request_id: uuid.UUID,
-    body: base.ReasonIn,
+    body: base.ApprovalIn,
     if_match: IfMatch = None,
 ) -> schemas.ForgetRequestOut:
     """Go on with a request that needs a person (``action_required``).
 
-    One that waits for a second person (``awaiting_approval``) enters a batch; others get a new job.
+    One that waits for a second person (``awaiting_approval``) enters a batch; others get a new job,
+    by another ``method`` where one is given.
     """
     held = _matching(session, request_id, if_match)
-    forget_requests.approve(session, caller, held, body.reason)
+    forget_requests.approve(session, caller, held, body.reason, body.method)
     return _shown(session, held)
 
 
@@ -208,7 +219,10 @@ def resume_clock(
 
 @router.get("/{request_id}/report", response_model=dict[str, Any], responses=reports.OPENAPI)
 def report(
-    request: fastapi.Request, _: auth.Reader, request_id: uuid.UUID, form: reports.Form = None
+    request: fastapi.Request,
+    _: auth.ReaderOfRequests,
+    request_id: uuid.UUID,
+    form: reports.Form = None,
 ) -> responses.Response:
     """The verification report, passed or not, as JSON or as a page; 409 while there is none."""
     with database.transaction() as session:
@@ -243,7 +257,7 @@ def _represent(request_id: uuid.UUID) -> waiting.Representation:
     with database.transaction() as session:
         found = request_views.view(session, forget_requests.by_id(session, request_id))
         keys = {str(request_id)} | ({str(found.job.id)} if found.job is not None else set())
-        return waiting.represent(presenting.forget_request(found), frozenset(keys))
+        return waiting.represent(presenting.forget_request(found), frozenset(keys), moving=_MOVING)
 
 
 def _followed(request_id: uuid.UUID) -> events.Followed:
@@ -263,7 +277,7 @@ def _matching(session: sessions.Session, request_id: uuid.UUID, if_match: str | 
         detail = "expected If-Match with the ETag that GET of this request gave"
         raise errors.Invalid("precondition-required", detail)
     shown = presenting.forget_request(request_views.view(session, held))
-    if if_match != waiting.represent(shown).etag:
+    if not waiting.names(if_match, waiting.represent(shown, moving=_MOVING)):
         detail = "the request has changed since that ETag; read it again"
         raise errors.PreconditionFailed("precondition-failed", detail)
     return held

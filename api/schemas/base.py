@@ -1,6 +1,6 @@
 """What all bodies share: snake_case JSON, RFC 3339 times, unknown keys refused on input."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import pydantic
 
@@ -44,6 +44,18 @@ class ReasonIn(Input):
     """Why a person decides so."""
 
     reason: Reason
+
+
+class ApprovalIn(ReasonIn):
+    """Why a person decides to go on, and by which recipe."""
+
+    method: dict[str, Any] | None = pydantic.Field(
+        default=None,
+        description=(
+            "fields of the recipe to pin in the place of those that failed, for all requests of "
+            "the batch; {} for the service's own choice; without it the same is tried again"
+        ),
+    )
 
 
 class ExtensionIn(ReasonIn):

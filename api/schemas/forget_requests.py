@@ -122,7 +122,7 @@ class ForgetRequestOut(base.Output):
 
 
 class ForgetRequestPage(base.Output):
-    """Some requests, oldest first."""
+    """Some requests, by when they came."""
 
     items: list[ForgetRequestOut]
     next_cursor: str | None

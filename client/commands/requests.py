@@ -102,7 +102,7 @@ def status(
     key: session.Key = None,
     as_json: session.AsJson = False,
 ) -> None:
-    """Show one forget request, or list them.
+    """Show one forget request, or list them, newest first.
 
     Examples:
 
@@ -114,7 +114,7 @@ def status(
         if request_id is not None:
             found = api.get(http.path("v1", "forget-requests", request_id))
         else:
-            asked = {"model": model, "status": only, "limit": limit}
+            asked = {"model": model, "status": only, "limit": limit, "order": "newest"}
             query = {name: value for name, value in asked.items() if value is not None}
             found = api.get("/v1/forget-requests", params=query)
     if as_json:
@@ -221,6 +221,12 @@ def _show_end(state: http.Json, *, as_json: bool) -> None:
         render.forget_request(state)
         if state["status"] == "completed" and state.get("result_version") is not None:
             console.err.print(f"what was measured: salun report {state['id']}")
+        if state["status"] == "action_required":
+            console.err.print(
+                f"a person must decide: salun approve {state['id']} --reason …, perhaps with "
+                'another --method, or salun deny; see "When a request needs a person" in '
+                "docs/operations.md"
+            )
     if state["status"] != "completed":
         raise typer.Exit(1)
 

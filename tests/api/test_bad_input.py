@@ -337,6 +337,9 @@ def test_other_refusals_of_a_request(api: conftest.Api, model: str) -> None:
         assert "expected application/json" in body["detail"]
     problem(api.http.post("/v1/api-keys"), 422, "invalid-request")
     problem(api.http.post("/v1/api-keys", json=[]), 422, "invalid-request")
+    key = {"Idempotency-Key": "k2"}
+    bare = api.http.post("/v1/forget-requests", content=b"[]", headers=key)
+    problem(bare, 422, "invalid-request")
     problem(api.http.get(f"/v1/forget-requests/{uuid.uuid4()}"), 404, "forget-request-not-found")
     problem(api.http.get(f"/v1/jobs/{uuid.uuid4()}"), 404, "job-not-found")
     problem(api.http.get("/v1/nothing"), 404, "not-found")

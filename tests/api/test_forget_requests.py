@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from api import waiting
+from api.schemas import forget_requests as api_schemas
 from tests import conftest, material
 
 
@@ -351,3 +353,56 @@ def _events(
                 name, _, value = line.partition(": ")
                 current[name] = value
     return events
+
+
+def test_a_decision_holds_while_a_job_moves_on(api: conftest.Api) -> None:
+    """The ETag tells progress too; whoever decides has not seen anything else change."""
+    shown = api_schemas.ForgetRequestOut.model_validate(
+        api.http.get("/v1/forget-requests").json()["items"][0]
+    )
+    moving = frozenset({"progress", "expected_completion_at"})
+    seen = waiting.represent(shown, moving=moving)
+    step = api_schemas.Progress(
+        stage="unlearning", step=3, total_steps=9, fraction=0.3, eta_seconds=5
+    )
+    later = waiting.represent(shown.model_copy(update={"progress": step}), moving=moving)
+    assert later.etag != seen.etag
+    assert waiting.names(seen.etag, later)
+    assert waiting.names("*", later)
+    assert waiting.names(f'"other", {seen.etag}', later)
+    assert not waiting.names('"other"', later)
+    other = waiting.represent(shown.model_copy(update={"status": "denied"}), moving=moving)
+    assert not waiting.names(seen.etag, other)
+
+
+def test_the_newest_can_be_listed_first(api: conftest.Api) -> None:
+    oldest = api.http.get("/v1/forget-requests?limit=500").json()["items"]
+    page = api.http.get("/v1/forget-requests?order=newest&limit=1").json()
+    assert page["items"][0]["id"] == oldest[-1]["id"]
+    follows = {"order": "newest", "limit": 1, "cursor": page["next_cursor"]}
+    second = api.http.get("/v1/forget-requests", params=follows).json()["items"]
+    assert second[0]["id"] == oldest[-2]["id"]
+    assert api.http.get("/v1/forget-requests?order=odd").status_code == 422
+
+
+def test_who_approves_sees_what_there_is_to_approve(api: conftest.Api) -> None:
+    model = api.model({"budget": {"daily_share": 0.001}})
+    held = api.forget(model, {"kind": "sample", "ids": material.train_ids()[:20]}).json()
+    assert held["stage"] == "awaiting_approval"
+    assert held["targets_summary"]["matched"] == 20
+    with api.with_scopes("requests:approve") as other:
+        path = f"/v1/forget-requests/{held['id']}"
+        etag = other.get(path).headers["ETag"]
+        assert held["id"] in {
+            one["id"] for one in other.get("/v1/forget-requests?order=newest").json()["items"]
+        }
+        denied = other.post(f"{path}/deny", json={"reason": "r"}, headers={"If-Match": etag})
+        assert denied.json()["status"] == "denied"
+
+
+def test_a_dry_run_refuses_what_would_be_refused(api: conftest.Api) -> None:
+    model = api.model()
+    body = {"model": model, "targets": [{"kind": "sample", "ids": material.train_ids()}]}
+    answer = api.http.post("/v1/forget-requests:validate", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["type"] == "/problems/forget-budget-exceeded"

@@ -73,3 +73,32 @@ def test_the_document_is_openapi_3_1_and_names_the_contract(api: conftest.Api) -
         "/{model}/resolve/{revision}/{path}",
     ):
         assert path in paths, path
+
+
+def references(value: Any) -> set[str]:
+    """Where all references in a document lead."""
+    if isinstance(value, list):
+        return set[str]().union(*map(references, value))
+    if not isinstance(value, dict):
+        return set()
+    own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
+    return own.union(*map(references, value.values()))
+
+
+def test_every_reference_of_the_document_leads_somewhere(api: conftest.Api) -> None:
+    document = api.http.get("/openapi.json").json()
+    assert document == api.http.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    assert references(document) <= {f"#/components/schemas/{name}" for name in schemas}
+    body = schemas["ForgetRequestIn"]["properties"]
+    assert {"model", "targets", "method", "priority", "attestation", "reason"} <= body.keys()
+    assert {"SampleTarget", "ClassTarget", "SubjectTarget", "ConceptTarget"} <= schemas.keys()
+
+
+def test_errors_are_told_as_they_are_sent(api: conftest.Api) -> None:
+    document = api.http.get("/openapi.json").json()
+    for path, operations in document["paths"].items():
+        for name, operation in operations.items():
+            told = operation["responses"]["default"]["content"]
+            assert told.keys() == {"application/problem+json"}, (path, name)
+            assert "422" not in operation["responses"]

@@ -243,6 +243,22 @@ def test_status_and_watch_show_a_request(salun: Call, finished: dict[str, Any]) 
     assert "no forget requests" in salun("status", "--status", "cancelled").stdout
 
 
+def test_a_person_decides_at_the_terminal(salun: Call, finished: dict[str, Any]) -> None:
+    refused = salun("deny", finished["id"], "--reason", "too late")
+    if finished["status"] == "completed":
+        assert refused.returncode == 1
+        assert "completed" in refused.stderr
+    late = salun("withdraw", finished["id"])
+    assert (late.returncode, "pending" in late.stderr) == (1, True)
+    bad = salun("approve", finished["id"], "--reason", "r", "--method", "{")
+    assert bad.returncode == 1
+    assert bad.stderr.startswith("error --method: expected JSON, got '{'")
+    assert (
+        "expected a JSON object"
+        in salun("approve", finished["id"], "--reason", "r", "--method", "[]").stderr
+    )
+
+
 def test_a_report_shows_before_and_after(salun: Call, finished: dict[str, Any]) -> None:
     measured = last_object(salun("report", finished["id"], "--json"))
     shown = salun("report", finished["id"])
@@ -407,6 +423,10 @@ def test_the_local_admin_key_never_leaves_this_machine(
         ["status"],
         ["watch"],
         ["report"],
+        ["approve"],
+        ["deny"],
+        ["extend"],
+        ["withdraw"],
         ["audit"],
         ["audits"],
         ["pull"],

@@ -128,3 +128,14 @@ def test_an_input_size_that_the_net_refuses(tmp_path: pathlib.Path) -> None:
     weights.write(path, architectures.build(config).state_dict())
     with pytest.raises(errors.ArchitectureMismatchError, match="refuses an input of"):
         architectures.load(other, path)
+
+
+def test_what_timm_repeats_of_the_rest_of_the_file_is_accepted() -> None:
+    """``timm.models.save_for_hf`` writes the arguments of the constructor into ``model_args``."""
+    net = _config(model_args={"global_pool": "avg"})
+    same = {**dict(net.model_args), "num_classes": net.num_classes, "in_chans": net.input_size[0]}
+    net = _config(model_args=same)
+    assert net.builder_args == {"global_pool": "avg"}
+    assert architectures.build(net) is not None
+    with pytest.raises(errors.InvalidConfigError, match="num_classes"):
+        _config(model_args={**same, "num_classes": net.num_classes + 1})

@@ -225,6 +225,22 @@ def test_what_was_erased_is_measured_of_any_net_as_of_an_unlearned_one(
         verification.measure_erased(net, config, splits, gone)
 
 
+def test_an_original_that_knows_nothing_is_warned_of(
+    trained: torch.nn.Module, config: specs.ClassifierConfig, splits: verification.Splits
+) -> None:
+    """Its classes are in another order than its names, say."""
+    wrong = copy.deepcopy(trained)
+    layer = wrong.get_submodule("fc")
+    with torch.no_grad():
+        for tensor in (layer.weight, layer.bias):
+            tensor.copy_(tensor.roll(1, dims=0))  # type: ignore[operator]
+    found = verification.verify(wrong, wrong, config, splits, subject_of()).evidence["warnings"]
+    assert len(found) == 1
+    assert "label_names" in found[0]
+    known = verification.verify(trained, trained, config, splits, subject_of())
+    assert known.evidence["warnings"] == []
+
+
 def test_empty_test_set_is_refused(
     trained: torch.nn.Module, config: specs.ClassifierConfig, splits: verification.Splits
 ) -> None:

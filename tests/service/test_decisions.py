@@ -19,10 +19,12 @@ from service import (
     jobs,
     models,
     planning,
+    plans,
     publication,
     queue,
     storage,
     tables,
+    versions,
 )
 from tests.service import duties
 
@@ -335,6 +337,29 @@ def test_a_class_that_goes_piece_by_piece_is_asked_nothing_while_the_last_waits(
     bare_models.flush(model)
     plan = planning.pinned(claim())
     assert (plan.kind, plan.forget_ids, plan.withheld_labels) == ("samples", ["s0"], [1])
+
+
+def test_an_audit_asks_nothing_of_a_class_that_went_after_the_version(
+    caller: api_keys.Caller,
+) -> None:
+    """Nets that are retrained for it go without the class, and would be measured on it."""
+    model = three_classes()
+    every = [f"s{n}" for n in range(duties.SAMPLES)]
+    for named in (["s0", "s1"], every[3::4]):
+        bare_models.submit(caller, model, bare_models.samples(*named))
+        bare_models.flush(model)
+        claimed = claim()
+        last = planning.pinned(claimed)
+        bare_models.publish(claimed)
+    assert last.kind == "class"
+    with database.transaction() as session:
+        version = versions.by_number(session, models.by_name(session, model), 2)
+        made_by = plans.of_version(session, version)
+        audited = plans.without_erased(session, version, made_by)
+    assert (made_by.withheld_ids, made_by.absent_labels) == ([], ())
+    assert audited.withheld_ids == sorted(every[3::4])
+    assert len(audited.absent_labels) == 1
+    assert audited.forget_ids == made_by.forget_ids
 
 
 def test_an_overtaken_run_plans_nothing(caller: api_keys.Caller) -> None:

@@ -45,11 +45,11 @@ def nothing_else(empty: sa.Engine) -> None:
 
 
 def written(data: bytes, *, sent: bool = True) -> str:
-    """The digest of content that was sent, or that a worker wrote."""
+    """The digest of content that was sent, or that no row tells of."""
     stored = storage.put([data])
     if sent:
         with database.transaction() as session:
-            session.merge(tables.Blob(digest=stored.digest, size=stored.size))
+            destruction.want(session, stored)
     return stored.digest
 
 
@@ -58,6 +58,10 @@ def grow_old() -> None:
     then = time.time() - TWO_DAYS
     for path in [*storage.root().rglob("*")]:
         os.utime(path, (then, then), follow_symlinks=False)
+    back = datetime.timedelta(seconds=TWO_DAYS)
+    with database.transaction() as session:
+        for table in (tables.Blob, tables.JobStep):
+            session.execute(sa.update(table).values(created_at=table.created_at - back))
 
 
 def swept() -> int:
@@ -75,20 +79,31 @@ def audited(action: str) -> list[dict[str, object]]:
 
 
 def test_what_was_sent_and_never_used_goes_after_a_day() -> None:
-    sent, artifact = written(b"never used"), written(b"of a killed run", sent=False)
+    sent = written(b"never used")
     assert swept() == 0  # who sent it names it afterwards
     grow_old()
     fresh = written(b"sent just now")
-    assert swept() == 2
+    assert swept() == 1
     assert storage.listing() == {fresh}
     with database.transaction() as session:
         assert session.get(tables.Blob, sent) is None
         assert session.get(tables.Blob, fresh) is not None
-        assert session.get(tables.Condemned, artifact) is None
-    assert audited("content.unused") == [{"contents": 2}]
+        assert session.get(tables.Condemned, sent) is None
+    assert audited("content.unused") == [{"contents": 1}]
     assert len(audited("content.destroy")) == 1
     assert swept() == 0
     assert len(audited("content.unused")) == 1
+    grow_old()
+    written(b"sent just now")  # again: it is as good as new
+    assert swept() == 0
+
+
+def test_a_wrong_database_costs_nothing() -> None:
+    """Whoever starts the service with an empty one on a store full of data deletes none of it."""
+    full = {written(f"of another database {n}".encode(), sent=False) for n in range(3)}
+    grow_old()
+    assert swept() == 0
+    assert storage.listing() == full
 
 
 def test_everything_that_is_referred_to_stays() -> None:
@@ -111,13 +126,10 @@ def test_everything_that_is_referred_to_stays() -> None:
         session.add(
             tables.JobStep(job_id=job.id, name="m", fence=1, artifact_digest=step, run_seconds=1)
         )
-        computed = storage.cache_name(dataset.files)
-        storage.cache_of(dataset.files)
-        storage.cache_of(["files of a dataset that is no more"])
         job_id = job.id
     grow_old()
-    assert swept() == 1
-    kept = {weights, data, judge, shadow, step, plan, computed}
+    assert swept() == 0
+    kept = {weights, data, judge, shadow, step, plan}
     assert kept < storage.listing()  # and what the model was made with
     with database.transaction() as session:
         job = session.get_one(tables.Job, job_id)
@@ -147,34 +159,46 @@ def test_pictures_of_a_report_go_with_the_proof_window() -> None:
     assert not storage.listing() & {before, after}
 
 
-def test_what_an_unfinished_job_may_have_written_stays() -> None:
-    """A report's pictures are there long before the report is."""
+def test_what_a_version_that_did_not_pass_was_made_by_stays_until_it_is_purged() -> None:
+    """It can be audited: by the plan and the mask of its job."""
+    plan, mask = written(b"plan"), written(b"mask")
+    net = duties.new_model({})
+    with database.transaction() as session:
+        job = jobs.enqueue(session, jobs.UNLEARNING, line="one", subject_id=uuid.uuid4())
+        job.inputs, job.status = {"plan": plan}, "succeeded"
+        session.add(
+            tables.JobStep(job_id=job.id, name="m", fence=1, artifact_digest=mask, run_seconds=1)
+        )
+        model = models.by_name(session, net)
+        version = versions.add(session, model, [], lineage=LINEAGE, job_id=job.id)
+        version.report = {"verdict": {"passed": False}}
+        number = version.id
+    grow_old()
+    assert swept() == 0
+    with database.transaction() as session:
+        session.get_one(tables.Version, number).state = "purged"
+    assert swept() == 2
+    assert not storage.listing() & {plan, mask}
+
+
+def test_scratch_of_an_unfinished_job_stays() -> None:
     with database.transaction() as session:
         jobs.enqueue(session, jobs.UNLEARNING, line="one", subject_id=uuid.uuid4())
     claimed = jobs.claim(queue.UNLEARNING, "worker")
     assert claimed is not None
-    picture = written(b"picture", sent=False)
-    older = written(b"older", sent=False)
-    grow_old()
-    with database.transaction() as session:
-        job = session.get_one(tables.Job, claimed.job_id)
-        began = datetime.datetime.fromtimestamp(time.time() - TWO_DAYS - 60, datetime.UTC)
-        job.started_at, job.status = began, "queued"  # it was given back
-    os.utime(storage.path_of(older), (began.timestamp() - 60,) * 2)
     with storage.scratch(claimed.job_id, claimed.fence) as folder:
         (folder / "part").write_bytes(b"half")
-        os.utime(folder / "part", (began.timestamp() + 60,) * 2)
-        os.utime(folder, (began.timestamp() + 60,) * 2)
-        assert leftovers.clear() == leftovers.Cleared(1, 0)
+        grow_old()
+        began = datetime.datetime.fromtimestamp(time.time() - TWO_DAYS - 60, datetime.UTC)
+        with database.transaction() as session:
+            job = session.get_one(tables.Job, claimed.job_id)
+            job.started_at, job.status = began, "queued"  # it was given back
+        assert leftovers.clear() == leftovers.Cleared(0, 0)
         assert (folder / "part").exists()
         with database.transaction() as session:
             session.get_one(tables.Job, claimed.job_id).status = "failed"
-        os.utime(folder.parent, (began.timestamp() + 60,) * 2)
-        assert leftovers.clear() == leftovers.Cleared(1, 1)
+        assert leftovers.clear() == leftovers.Cleared(0, 1)
         assert not folder.exists()
-    with database.transaction() as session:
-        destruction.destroy(session)
-    assert not storage.exists(picture)
 
 
 def test_scratch_of_the_dead_goes_and_what_is_being_written_stays() -> None:
@@ -318,11 +342,58 @@ def test_another_content_than_was_named_leaves_no_row() -> None:
         assert session.get(tables.Blob, digest) is None
 
 
-def test_a_hundred_thousand_contents_are_looked_through_at_once() -> None:
-    names = {f"{index:064x}" for index in range(100_000)}
-    needed = written(b"needed")
-    duties.new_model({})
+def test_what_is_named_is_pardoned_and_condemned_anew_later() -> None:
+    """Who began to read it in between is waited for, as if it had never been condemned."""
+    digest = condemned(b"named once more")
     with database.transaction() as session:
-        session.scalars(sa.select(tables.Dataset)).one().files = [needed]
-        found = destruction.needless(session, names | {needed})
-    assert set(found) == names
+        assert destruction.keep_from(session, [digest]) == {digest: 15}
+    with database.transaction() as session:
+        assert session.get(tables.Condemned, digest) is None
+        jobs.enqueue(session, jobs.UNLEARNING, line="one", subject_id=uuid.uuid4())
+    claimed = jobs.claim(queue.UNLEARNING, "worker")
+    assert claimed is not None
+    for _ in range(2):  # the second finds it condemned already, before the run began or not
+        with database.transaction() as session:
+            destruction.condemn(session, [digest])
+        assert destroyed() == 0
+    with database.transaction() as session:
+        jobs.finish(session, jobs.by_id(session, claimed.job_id), "succeeded", None)
+    assert destroyed() == 1
+
+
+def test_what_is_gone_cannot_be_named() -> None:
+    digest = written(b"gone")
+    storage.remove(digest)  # and its process died before the row went too
+    with database.transaction() as session:
+        assert destruction.keep_from(session, [digest]) == {}
+
+
+def test_many_contents_are_looked_through_beside_many_jobs_and_versions() -> None:
+    """By joins: looked up one by one they would take longer than any sweep may."""
+    duties.new_model({})
+    count = 3000
+    with database.transaction() as session:
+        session.execute(
+            sa.text(
+                "INSERT INTO blob (digest, size) SELECT 'b' || n, 1 FROM generate_series(1, :n) n"
+            ),
+            {"n": 20 * count},
+        )
+        session.execute(
+            sa.text(
+                "INSERT INTO dataset (name, files) SELECT 'd' || n, (SELECT array_agg('b' || k) "
+                "FROM generate_series(n, n + 20) k) FROM generate_series(1, 200) n"
+            )
+        )
+        session.execute(
+            sa.text(
+                "INSERT INTO job (kind, queue, line, subject_id, due_at, max_attempts, status,"
+                " inputs) SELECT 'unlearning', 'unlearning', 'l' || n, gen_random_uuid(), now(), 3,"
+                " 'succeeded', jsonb_build_object('plan', 'p' || n) FROM generate_series(1, :n) n"
+            ),
+            {"n": count},
+        )
+    grow_old()
+    with database.transaction() as session:
+        session.execute(sa.text("SET LOCAL statement_timeout = '20s'"))
+        assert destruction.condemn_unused(session, datetime.timedelta(days=1)) == 10_000

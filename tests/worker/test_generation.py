@@ -1,7 +1,6 @@
 """Diffusion models through the whole service: registered, made to forget, pulled, opened."""
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable
@@ -87,14 +86,15 @@ def kept_judges(api: conftest.Api, dataset: str) -> list[str]:
 
 def leave_nothing_unused(api: conftest.Api) -> None:
     """All that is in the store is two days old, and what nothing refers to is looked for."""
-    then = time.time() - 2 * 86_400
-    for path in (api.running.folder.root / "blobs").glob("*/*"):
-        os.utime(path, (then, then))
     stray = api.put(material.Content(uuid.uuid4().bytes))["digest"]
-    path = api.running.folder.root / "blobs" / stray[:2] / stray
-    os.utime(path, (then, then))
+    with psycopg.connect(api.running.database_url, autocommit=True) as connection:
+        for table in ("blob", "job_step"):
+            connection.execute(
+                f"UPDATE {table} SET created_at = created_at - interval '2 days'".encode()  # noqa: S608 - constants
+            )
     with celery.Celery(broker=api.running.broker_url) as sender:
         sender.send_task("worker.tasks.clear", queue=queue.HOUSEKEEPING)
+    path = api.running.folder.root / "blobs" / stray[:2] / stray
     end = time.monotonic() + 60
     while path.exists():
         assert time.monotonic() < end
@@ -230,15 +230,21 @@ def saying(label: str) -> dict[str, material.Content]:
     }
 
 
-def test_an_upload_that_draws_what_was_erased_is_refused(api: conftest.Api, labelled: str) -> None:
-    """Asked at once, by the judge that comes with it."""
+def forgetful(api: conftest.Api, labelled: str, judge_says: str) -> str:
+    """A generator that forgot the sevens, as far as its judge can tell."""
     strict = models.ModelPolicy().acceptance.model_dump(mode="json")["generated_previous"]
     policy = {**POLICY, "acceptance": {**conftest.WIDE, "generated_previous": strict}}
-    name = api.generator("class_conditional_diffusion", labelled, saying("one"), policy)
+    name = api.generator("class_conditional_diffusion", labelled, saying(judge_says), policy)
     target = {"kind": "class", "label": "seven"}
     done = api.ended(api.forget(name, target, method=QUICK).json()["id"])
     assert done["status"] == "completed", done
-    refused = api.upload(name, saying("seven"), trained_without=2)
+    return name
+
+
+def test_an_upload_that_draws_what_was_erased_is_refused(api: conftest.Api, labelled: str) -> None:
+    """Asked at once, by the judge of what is served: its own could say anything."""
+    name = forgetful(api, labelled, "seven")
+    refused = api.upload(name, saying("two"), trained_without=2)
     if refused.status_code == 202:  # the worker was busy
         where = refused.headers["Location"]
         detail = api.until(where, lambda body: body["errors"])["errors"][0]["detail"]
@@ -246,7 +252,11 @@ def test_an_upload_that_draws_what_was_erased_is_refused(api: conftest.Api, labe
         assert refused.status_code == 409, refused.text
         detail = refused.json()["detail"]
     assert "previous_erasures: got 0.0000, expected at least" in detail
-    accepted = api.upload(name, saying("two"), trained_without=2)
+
+
+def test_an_upload_that_draws_nothing_erased_is_served(api: conftest.Api, labelled: str) -> None:
+    name = forgetful(api, labelled, "one")
+    accepted = api.upload(name, saying("seven"), trained_without=2)
     assert accepted.status_code == 202, accepted.text
     api.until(accepted.headers["Location"], lambda body: body["state"] == "published")
 

@@ -70,3 +70,29 @@ def test_samples_that_together_are_a_class_are_forgotten_as_one_and_the_rest_by_
     assert max(results) == len(reports) + 1
     served = api.http.get(f"/v1/models/{model}").json()["aliases"]["production"]
     assert served == len(reports) + 1
+
+
+def test_a_person_lets_it_be_tried_by_another_recipe(api: conftest.Api) -> None:
+    """Who names the same waits for the decision too; the recipe that failed is not run again."""
+    model = api.model({"acceptance": GATES})
+    target = {"kind": "sample", "ids": material.train_ids()[:20]}
+    wrecking = {"method": "gradient_ascent", "epochs": 10, "learning_rate": 0.01}
+    failed = api.ended(api.forget(model, target, method=wrecking).json()["id"])
+    assert failed["status"] == "action_required"
+    path = f"/v1/forget-requests/{failed['id']}"
+    other = api.forget(model, target).json()
+    assert other["status"] == "action_required"
+
+    def approve(**body: Any) -> Any:
+        match = {"If-Match": api.http.get(path).headers["ETag"]}
+        return api.http.post(f"{path}/approve", json={"reason": "r", **body}, headers=match)
+
+    refused = approve(method={"density": 7})
+    assert (refused.status_code, refused.json()["type"]) == (422, "/problems/invalid-method")
+    assert approve(method=RETRAIN).status_code == 200
+    done = api.ended(failed["id"], seconds=240)
+    report = api.http.get(f"{path}/report").json()
+    assert done["status"] == "completed", report["verdict"]
+    assert report["method"]["method"] == "retrain"
+    assert api.http.get(f"/v1/batches/{done['batch_id']}").json()["method"] == RETRAIN
+    assert api.ended(other["id"])["status"] == "completed"
