@@ -33,9 +33,12 @@ def condemn_unused(session: orm.Session, grace: datetime.timedelta) -> int:
     """Condemn what the database knows of and nothing refers to any more; returns how much.
 
     What it does not know of stays: whoever starts the service with a wrong database, or an empty
-    one, loses nothing. A file that is being sent again is left.
+    one, loses nothing. A file that is being sent again is left. What was condemned as long ago and
+    is held, because somebody named it in that moment, is pardoned: who gives it up condemns anew.
     """
     before = sa.func.clock_timestamp() - grace
+    gone = tables.Condemned
+    session.execute(sa.delete(gone).where(gone.created_at < before, _is_held(gone.digest)))
     blob, step = tables.Blob, tables.JobStep
     sent = sa.select(blob.digest).where(blob.created_at < before, ~_is_held(blob.digest))
     made = sa.select(step.artifact_digest).where(

@@ -361,6 +361,22 @@ def test_what_is_named_is_pardoned_and_condemned_anew_later() -> None:
     assert destroyed() == 1
 
 
+def test_what_is_held_after_all_is_pardoned() -> None:
+    digest = condemned(material.parquet().data)
+    with database.transaction() as session:
+        datasets.register(session, "test", "again", [digest])
+        destruction.condemn(session, [digest])  # whoever condemns saw it before it was named
+    assert swept() == 0
+    back = datetime.timedelta(days=2)
+    with database.transaction() as session:
+        row = session.get_one(tables.Condemned, digest)
+        row.created_at -= back
+    assert swept() == 0
+    with database.transaction() as session:
+        assert session.get(tables.Condemned, digest) is None
+    assert storage.exists(digest)
+
+
 def test_what_is_gone_cannot_be_named() -> None:
     digest = written(b"gone")
     storage.remove(digest)  # and its process died before the row went too
