@@ -20,6 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
+	@echo "installed; next: make demo, or make up"
 
 demo: $(STAMP) ## see the whole product work: forget, verify, publish, pull
 	@$(BIN)/salun demo

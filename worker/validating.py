@@ -4,6 +4,8 @@ Where its model has erased something before, the net is asked about that too, by
 an unlearned one: what it was trained on is its uploader's word.
 """
 
+import math
+
 from sqlalchemy import orm
 
 from service import (
@@ -80,7 +82,8 @@ def _known(
     verdict = acceptance.judge_erased(measured, policy)
     with database.transaction() as session:
         jobs.hold(session, lease.claimed)
-        figures = {name: one.value for name, one in measured.metrics.items()}
+        values = {name: one.value for name, one in measured.metrics.items()}
+        figures = {name: value for name, value in values.items() if math.isfinite(value)}
         told = {"passed": verdict.passed, **figures}
         telling.audit(session, "worker", "version.measure", version.id, **told)
     if verdict.passed:
