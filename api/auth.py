@@ -31,41 +31,29 @@ def caller_of(session: orm.Session, credentials: Credentials) -> api_keys.Caller
     return caller
 
 
-def _with_scope(scope: api_keys.Scope) -> Callable[..., Awaitable[api_keys.Caller]]:
+def _with(*scopes: api_keys.Scope) -> Callable[..., Awaitable[api_keys.Caller]]:
+    """Who has one of these scopes; who has none is told of the last."""
+
     # Async, so that looking at a set costs no hop to a thread.
     async def require(
         caller: Annotated[api_keys.Caller, fastapi.Depends(identify)],
     ) -> api_keys.Caller:
-        caller.require(scope)
+        if not any(map(caller.may, scopes)):
+            caller.require(scopes[-1])
         return caller
 
     return require
 
 
-Submitter = Annotated[api_keys.Caller, fastapi.Depends(_with_scope("requests:submit"))]
-Reader = Annotated[api_keys.Caller, fastapi.Depends(_with_scope("requests:read"))]
-Approver = Annotated[api_keys.Caller, fastapi.Depends(_with_scope("requests:approve"))]
-Writer = Annotated[api_keys.Caller, fastapi.Depends(_with_scope("models:write"))]
-Puller = Annotated[api_keys.Caller, fastapi.Depends(_with_scope("models:pull"))]
-Admin = Annotated[api_keys.Caller, fastapi.Depends(_with_scope("admin"))]
-
-
-def writer_or_puller(
-    caller: Annotated[api_keys.Caller, fastapi.Depends(identify)],
-) -> api_keys.Caller:
-    """Blobs are read by who pulls and by who uploads."""
-    if "models:write" not in caller.scopes:
-        caller.require("models:pull")
-    return caller
-
-
-def reader_or_approver(
-    caller: Annotated[api_keys.Caller, fastapi.Depends(identify)],
-) -> api_keys.Caller:
-    """Who decides on requests must see them."""
-    if "requests:approve" not in caller.scopes:
-        caller.require("requests:read")
-    return caller
-
-
-ReaderOfRequests = Annotated[api_keys.Caller, fastapi.Depends(reader_or_approver)]
+Submitter = Annotated[api_keys.Caller, fastapi.Depends(_with("requests:submit"))]
+Reader = Annotated[api_keys.Caller, fastapi.Depends(_with("requests:read"))]
+# Who decides on requests must see them.
+ReaderOfRequests = Annotated[
+    api_keys.Caller, fastapi.Depends(_with("requests:approve", "requests:read"))
+]
+Approver = Annotated[api_keys.Caller, fastapi.Depends(_with("requests:approve"))]
+Writer = Annotated[api_keys.Caller, fastapi.Depends(_with("models:write"))]
+Puller = Annotated[api_keys.Caller, fastapi.Depends(_with("models:pull"))]
+# Blobs are read by who pulls and by who uploads.
+ReaderOfBlobs = Annotated[api_keys.Caller, fastapi.Depends(_with("models:write", "models:pull"))]
+Admin = Annotated[api_keys.Caller, fastapi.Depends(_with("admin"))]

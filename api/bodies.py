@@ -11,12 +11,12 @@ from fastapi import exceptions
 from api.schemas import forget_requests as schemas
 from service import demands, errors, tombstones
 
-NDJSON = "application/x-ndjson"
+JSON, NDJSON = "application/json", "application/x-ndjson"
 FORGET_REQUEST_OPENAPI: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/ForgetRequestIn"}},
+            JSON: {"schema": {"$ref": "#/components/schemas/ForgetRequestIn"}},
             NDJSON: {
                 "schema": {
                     "type": "string",
@@ -41,17 +41,21 @@ class Sent:
 
 async def received(request: fastapi.Request) -> Sent:
     """Dependency: the whole body, within the limit of ``api.limits``."""
-    kind = request.headers.get("Content-Type", "application/json").split(";")[0].strip().lower()
-    return Sent(kind, await request.body())
+    return Sent(media_type(request) or JSON, await request.body())
+
+
+def media_type(request: fastapi.Request) -> str:
+    """What ``Content-Type`` names, without parameters; empty without one."""
+    return request.headers.get("Content-Type", "").split(";")[0].strip().lower()
 
 
 def forget_request(
     sent: Annotated[Sent, fastapi.Depends(received)],
 ) -> schemas.ForgetRequestIn:
     """The body of a forget request; raises what FastAPI raises for a bad one."""
-    if sent.media_type not in {"application/json", NDJSON}:
+    if sent.media_type not in {JSON, NDJSON}:
         got = sent.media_type[:60]
-        detail = f"got Content-Type {got!r}, expected application/json or {NDJSON}"
+        detail = f"got Content-Type {got!r}, expected {JSON} or {NDJSON}"
         raise fastapi.HTTPException(415, detail)
     as_lines = sent.media_type == NDJSON
     try:

@@ -10,9 +10,9 @@ from fastapi import exceptions, responses
 from sqlalchemy import exc
 from starlette import exceptions as starlette_exceptions
 
+from api import bodies
 from service import errors
 
-JSON = "application/json"
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger("salun.api")
 _E = TypeVar("_E", bound=Exception)
@@ -101,14 +101,18 @@ def _unauthenticated(_: fastapi.Request, error: Exception) -> ProblemResponse:
 def _invalid_body(request: fastapi.Request, error: Exception) -> ProblemResponse:
     """The body, a parameter or a header does not have the shape; never repeats what was sent."""
     invalid = _as(error, exceptions.RequestValidationError)
-    kind = request.headers.get("Content-Type", "").split(";")[0].strip().lower()
+    kind = bodies.media_type(request)
     unread = any(
         tuple(item["loc"]) == ("body",) and item["type"] == "model_attributes_type"
         for item in invalid.errors()
     )
-    if unread and kind != JSON and not (kind.startswith("application/") and kind.endswith("+json")):
+    if (
+        unread
+        and kind != bodies.JSON
+        and not (kind.startswith("application/") and kind.endswith("+json"))
+    ):
         got = f"Content-Type {kind[:60]!r}" if kind else "no Content-Type"
-        return problem(415, "unsupported-media-type", f"got {got}, expected {JSON}")
+        return problem(415, "unsupported-media-type", f"got {got}, expected {bodies.JSON}")
     problems = [
         {
             "pointer": _pointer(item["loc"]),

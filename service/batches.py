@@ -15,6 +15,7 @@ from service import concepts, database, erasures, errors, parts, tables
 
 _IDS = sa.bindparam("ids", type_=database.Names)
 IS_OPEN = tables.Batch.state == "open"
+AWAITING_APPROVAL = "awaiting_approval"  # stage of a request that a second person must allow
 _LOCK_SEED = 1  # keeps these advisory locks apart from others
 
 
@@ -187,6 +188,11 @@ def leave(session: orm.Session, request: tables.ForgetRequest) -> None:
         _drop_orphans(session, batch)
         if batch.kind == "class" and batch.state == "open":
             _sort_again(session, batch)
+
+
+def is_held(request: tables.ForgetRequest) -> bool:
+    """Whether a request waits for a second person, before it enters any batch."""
+    return request.status == "action_required" and request.stage == AWAITING_APPROVAL
 
 
 def profile(kind: str, pinned: Mapping[str, Any]) -> str:

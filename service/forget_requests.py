@@ -26,8 +26,6 @@ from service import (
     telling,
 )
 
-AWAITING_APPROVAL = "awaiting_approval"
-
 
 def submit(
     session: orm.Session, caller: api_keys.Caller, demand: demands.Demand
@@ -103,7 +101,7 @@ def enter_or_wait(session: orm.Session, request: tables.ForgetRequest) -> None:
     except errors.Invalid as refused:
         if refused.code != "forget-budget-exceeded":
             raise
-        request.stage = AWAITING_APPROVAL
+        request.stage = batches.AWAITING_APPROVAL
         fulfilment.require_person(session, request, "budget_exceeded")
 
 
@@ -120,11 +118,13 @@ def approve(
     (:class:`errors.Forbidden`, ``second-person-required``); others get a new job, by another
     ``method`` where one is given (:class:`errors.Invalid`, ``invalid-method``).
     """
-    if request.status != "action_required" or request.stage != AWAITING_APPROVAL:
+    if not batches.is_held(request):
         return fulfilment.approve(session, caller.actor, request, reason, method)
     if method is not None:
         detail = "got a method for a request that no recipe was tried for yet; expected none"
-        raise errors.Invalid("invalid-method", detail, [errors.Problem("/method", "", detail)])
+        raise errors.Invalid(
+            "invalid-method", detail, [errors.Problem("/method", "invalid-method", detail)]
+        )
     if caller.key_id == request.api_key_id:
         detail = "got the key that submitted this request; expected a second person's key"
         raise errors.Forbidden("second-person-required", detail)
@@ -156,8 +156,7 @@ def withdraw(session: orm.Session, actor: str, request_id: uuid.UUID) -> tables.
     request = by_id(session, request_id, lock=True)
     if request.status == "cancelled":
         return request
-    is_held = request.status == "action_required" and request.stage == AWAITING_APPROVAL
-    if request.status != "pending" and not is_held:
+    if request.status != "pending" and not batches.is_held(request):
         detail = f"this request is {request.status}; only a pending one can be withdrawn"
         raise errors.Conflict("batch-sealed", detail)
     batches.require_open(session, request)
@@ -292,7 +291,7 @@ def _insert(
         "ids": list(resolution.labels),
         "batches": list(_joined(placements)),
         "status": "action_required" if is_held else "pending",
-        "stage": AWAITING_APPROVAL if is_held else "queued",
+        "stage": batches.AWAITING_APPROVAL if is_held else "queued",
         "reason": "budget_exceeded" if is_held else None,
         "received": {"samples": len(resolution.labels)},
         "actor": caller.actor,

@@ -146,8 +146,8 @@ def without_erased(session: orm.Session, version: tables.Version, plan: Plan) ->
     named = {*plan.withheld_ids, *erasures.samples(session, model, sa.true())}
     withheld = sorted(named - own)
     gone = ledger.classes_without(session, model, [*own, *withheld])
-    kept_by_version = ledger.classes_without(session, model, [*own])
-    labels = sorted({*plan.withheld_labels, *(gone - kept_by_version)})
+    gone -= ledger.classes_without(session, model, list(own))  # the version's own doing
+    labels = sorted({*plan.withheld_labels, *gone})
     return replace(plan, withheld_ids=withheld, withheld_labels=labels)
 
 

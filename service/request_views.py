@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import deployments, errors, models, pace, sealing, settings, tables, versions
+from service import batches, deployments, errors, models, pace, sealing, settings, tables, versions
 
 # Of several batches a client sees the one that is at work, then one that needs a person.
 _TOLD_FIRST = {"sealed": 0, "open": 1, "filling": 1, "blocked": 2, "verified": 3, "completed": 4}
@@ -100,9 +100,7 @@ def report(
 
 def _is_kept_out(request: tables.ForgetRequest) -> bool:
     """Whether it waits for a second person, or for a proof: it is in no batch then."""
-    return request.paused_at is not None or (
-        request.status == "action_required" and request.stage == "awaiting_approval"
-    )
+    return request.paused_at is not None or batches.is_held(request)
 
 
 def _named(session: orm.Session, request: tables.ForgetRequest) -> int:

@@ -108,6 +108,14 @@ class Api:
         ]
         return self.http.post(f"/v1/models/{model}/versions", json={"files": files, **more})
 
+    def refusal(self, answer: httpx.Response, status: int) -> str:
+        """Why an upload is refused: at once by this status, or later where the worker was busy."""
+        if answer.status_code == 202:
+            where = answer.headers["Location"]
+            return str(self.until(where, lambda body: body["errors"])["errors"][0]["detail"])
+        assert answer.status_code == status, answer.text
+        return str(answer.json()["detail"])
+
     def forget(
         self, model: str, *targets: dict[str, Any], key: str | None = None, **more: Any
     ) -> httpx.Response:

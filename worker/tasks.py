@@ -23,5 +23,5 @@ def sweep() -> None:
 
 @app.task(name="worker.tasks.clear")
 def clear() -> None:
-    """Beat's tick, every hour: look through the store for what nobody refers to."""
+    """Beat's tick, every hour: what nobody refers to any more goes."""
     leftovers.clear()

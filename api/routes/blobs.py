@@ -1,7 +1,6 @@
 """``/v1/blobs``: content by its SHA-256, uploaded once, served with ranges."""
 
 import base64
-from typing import Annotated
 
 import fastapi
 from fastapi import responses
@@ -10,12 +9,10 @@ from starlette import concurrency, datastructures, types
 from api import auth, sessions, waiting
 from api import errors as api_errors
 from api.schemas import base, registry
-from service import api_keys, database, destruction, errors, settings, storage, tables, versions
+from service import database, destruction, errors, settings, storage, tables, versions
 
 router = fastapi.APIRouter(prefix="/v1/blobs/sha256", tags=["blobs"])
 WRITE_BYTES = 2**20
-
-ReaderOfBlobs = Annotated[api_keys.Caller, fastapi.Depends(auth.writer_or_puller)]
 
 
 @router.put(
@@ -51,7 +48,10 @@ async def upload(request: fastapi.Request, _: auth.Writer, digest: base.Digest) 
 @router.head("/{digest}", response_class=responses.FileResponse)
 @router.get("/{digest}", response_class=responses.FileResponse)
 def download(
-    request: fastapi.Request, session: sessions.Session, caller: ReaderOfBlobs, digest: base.Digest
+    request: fastapi.Request,
+    session: sessions.Session,
+    caller: auth.ReaderOfBlobs,
+    digest: base.Digest,
 ) -> responses.Response:
     """The content, whole or by ``Range``; 410 when only revoked versions hold it.
 

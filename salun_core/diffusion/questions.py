@@ -94,7 +94,7 @@ def of_class(
     return Questions(
         _dealt(_themselves(forgotten), images * len(forgotten)),
         _dealt(_themselves(kept), images * len(kept)),
-        previous=_dealt(_themselves(previous), images * len(previous)),
+        previous=_previous(previous, images),
         unconditional=2 * images,
     )
 

@@ -1,11 +1,13 @@
 """Content that nothing refers to goes after a day; what anything refers to stays."""
 
 import concurrent.futures
+import contextlib
 import datetime
 import os
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -243,6 +245,28 @@ def destroyed() -> int:
         return destruction.destroy(session)
 
 
+@contextlib.contextmanager
+def being_destroyed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[
+    tuple[concurrent.futures.Executor, threading.Event, "concurrent.futures.Future[int]"]
+]:
+    """A sweep that deletes nothing before it is told to go on, though it has begun."""
+    begun, go_on = threading.Event(), threading.Event()
+    remove = storage.remove
+
+    def slowly(name: str) -> None:
+        begun.set()
+        assert go_on.wait(20)
+        remove(name)
+
+    monkeypatch.setattr(storage, "remove", slowly)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        destroying = pool.submit(destroyed)
+        assert begun.wait(20)
+        yield pool, go_on, destroying
+
+
 def test_what_is_being_named_is_left_and_then_needed() -> None:
     data = material.parquet().data
     digest = condemned(data)
@@ -258,22 +282,12 @@ def test_who_names_what_is_being_destroyed_is_told_that_it_is_not_there(
 ) -> None:
     """The registration waits for the deletion, which has begun."""
     digest = condemned(material.parquet().data)
-    begun, go_on = threading.Event(), threading.Event()
-    remove = storage.remove
-
-    def slowly(name: str) -> None:
-        begun.set()
-        assert go_on.wait(20)
-        remove(name)
 
     def register() -> None:
         with database.transaction() as session:
             datasets.register(session, "test", "late", [digest])
 
-    monkeypatch.setattr(storage, "remove", slowly)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        destroying = pool.submit(destroyed)
-        assert begun.wait(20)
+    with being_destroyed(monkeypatch) as (pool, go_on, destroying):
         registering = pool.submit(register)
         time.sleep(0.3)
         assert not registering.done()
@@ -287,23 +301,13 @@ def test_what_is_sent_again_while_it_is_destroyed_is_there_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     digest = condemned(b"wanted again")
-    begun, go_on = threading.Event(), threading.Event()
-    remove = storage.remove
-
-    def slowly(name: str) -> None:
-        begun.set()
-        assert go_on.wait(20)
-        remove(name)
 
     def send() -> Path:
         with storage.incoming() as writer:
             writer.write(b"wanted again")
             return storage.path_of(blobs._keep(writer, digest).digest)
 
-    monkeypatch.setattr(storage, "remove", slowly)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        destroying = pool.submit(destroyed)
-        assert begun.wait(20)
+    with being_destroyed(monkeypatch) as (pool, go_on, destroying):
         sending = pool.submit(send)
         time.sleep(0.3)
         assert not sending.done()

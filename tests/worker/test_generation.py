@@ -244,13 +244,7 @@ def forgetful(api: conftest.Api, labelled: str, judge_says: str) -> str:
 def test_an_upload_that_draws_what_was_erased_is_refused(api: conftest.Api, labelled: str) -> None:
     """Asked at once, by the judge of what is served: its own could say anything."""
     name = forgetful(api, labelled, "seven")
-    refused = api.upload(name, saying("two"), trained_without=2)
-    if refused.status_code == 202:  # the worker was busy
-        where = refused.headers["Location"]
-        detail = api.until(where, lambda body: body["errors"])["errors"][0]["detail"]
-    else:
-        assert refused.status_code == 409, refused.text
-        detail = refused.json()["detail"]
+    detail = api.refusal(api.upload(name, saying("two"), trained_without=2), 409)
     assert "previous_erasures: got 0.0000, expected at least" in detail
 
 
@@ -275,11 +269,4 @@ def test_a_folder_whose_tensors_do_not_fit_is_refused(
 ) -> None:
     folder = generators.text_folder()
     name = api.registered("text_to_image", captioned, POLICY)
-    answer = api.upload(name, {**folder, path: folder[replaced]})
-    if answer.status_code == 202:  # the worker was busy
-        where = answer.headers["Location"]
-        detail = api.until(where, lambda body: body["errors"])["errors"][0]["detail"]
-    else:
-        assert answer.status_code == 422, answer.text
-        detail = answer.json()["detail"]
-    assert told in detail
+    assert told in api.refusal(api.upload(name, {**folder, path: folder[replaced]}), 422)
