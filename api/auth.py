@@ -56,4 +56,5 @@ Writer = Annotated[api_keys.Caller, fastapi.Depends(_with("models:write"))]
 Puller = Annotated[api_keys.Caller, fastapi.Depends(_with("models:pull"))]
 # Blobs are read by who pulls and by who uploads.
 ReaderOfBlobs = Annotated[api_keys.Caller, fastapi.Depends(_with("models:write", "models:pull"))]
+Auditor = Annotated[api_keys.Caller, fastapi.Depends(_with("audit:read"))]
 Admin = Annotated[api_keys.Caller, fastapi.Depends(_with("admin"))]

@@ -9,6 +9,7 @@ import fastapi
 from api import changes, document, errors, limits, relay
 from api.routes import (
     api_keys,
+    audit_events,
     audits,
     blobs,
     datasets,
@@ -54,7 +55,8 @@ def create() -> fastapi.FastAPI:
     errors.install(app)
     hub.install(app)
     for routes in (
-        health, metrics, forget_requests, jobs, datasets, blobs, registry, audits, api_keys, hub,
+        health, metrics, forget_requests, jobs, datasets, blobs, registry, audits, audit_events,
+        api_keys, hub,
     ):  # fmt: skip
         app.include_router(routes.router)
     document.install(app)

@@ -2,7 +2,17 @@
 
 import typer
 
-from client.commands import audits, datasets, decisions, keys, local, models, pulling, requests
+from client.commands import (
+    audit_events,
+    audits,
+    datasets,
+    decisions,
+    keys,
+    local,
+    models,
+    pulling,
+    requests,
+)
 
 app = typer.Typer(
     name="salun",
@@ -26,6 +36,7 @@ app.command()(decisions.extend)
 app.command()(decisions.withdraw)
 app.command()(audits.audit)
 app.command("audits")(audits.list_audits)
+app.command("audit-events")(audit_events.list_events)
 app.command("pull")(pulling.pull_model)
 app.command("deployments")(pulling.list_deployments)
 
@@ -35,7 +46,8 @@ def salun() -> None:
     """Make trained models forget: submit, watch and pull over the salun service.
 
     The usual order is: `salun up`, `salun datasets push`, `salun models push`, `salun forget`,
-    `salun watch`, `salun report`, `salun pull`; `salun audit` looks closer at what came out.
+    `salun watch`, `salun report`, `salun pull`; `salun audit` looks closer at what came out, and
+    `salun audit-events` tells who did what.
     """
 
 

@@ -73,6 +73,24 @@ def job_of(session: orm.Session, dataset: tables.Dataset) -> tables.Job | None:
     )
 
 
+def listing(session: orm.Session) -> list[tuple[tables.Dataset, tables.Job | None]]:
+    """All datasets by name, each with its newest ingestion job."""
+    job = orm.aliased(tables.Job)
+    newest = (
+        sa.select(job.id)
+        .where(job.subject_id == tables.Dataset.id)
+        .order_by(job.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    found = session.execute(
+        sa.select(tables.Dataset, tables.Job)
+        .outerjoin(tables.Job, tables.Job.id == newest)
+        .order_by(tables.Dataset.name)
+    )
+    return [(dataset, job) for dataset, job in found]
+
+
 def tells(session: orm.Session, dataset: tables.Dataset, column: Literal["label", "text"]) -> bool:
     """Whether a training sample has that."""
     value = {"label": tables.Sample.label, "text": tables.Sample.text}[column]

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from service import (
+    audit_trail,
     database,
     deadlines,
     destruction,
@@ -35,7 +36,8 @@ class Swept:
 
 
 def sweep() -> Swept:
-    """Seal what is due, tell of deadlines, hint what waits, send the outbox, delete what may go."""
+    """Seal what is due, tell of deadlines, hint what waits, send the outbox, delete what may go,
+    chain the audit trail."""
     with database.transaction() as session:
         sealed = sealing.seal_due(session)
     with database.transaction() as session:
@@ -55,6 +57,7 @@ def sweep() -> Swept:
         disposal.enqueue_due(session)
     with database.transaction() as session:
         destroyed = destruction.destroy(session)
+    audit_trail.close()
     return Swept(sealed, alarmed, destroyed, len(waiting), sent)
 
 

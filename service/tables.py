@@ -509,15 +509,26 @@ class OutboxMessage(Base):
 
 
 class AuditEntry(Base):
-    """Who did what to which object. Counts and digests only, never an identity."""
+    """Who did what to which object. Counts and digests only, never an identity.
+
+    Position and digests come afterwards, from ``service.audit_trail``.
+    """
 
     __tablename__ = "audit_entry"
+    __table_args__ = (
+        sa.UniqueConstraint("position"),
+        sa.Index(None, "object_id", "position"),
+        sa.Index("ix_audit_entry_unchained", "id", postgresql_where=sa.text("position IS NULL")),
+    )
     id: orm.Mapped[int] = orm.mapped_column(sa.BigInteger, sa.Identity(), primary_key=True)
     actor: orm.Mapped[str]
     action: orm.Mapped[str]
     object_id: orm.Mapped[str]
     detail: orm.Mapped[dict[str, Any]]
     created_at: orm.Mapped[datetime.datetime] = _created()
+    position: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger)
+    previous_digest: orm.Mapped[str | None]
+    digest: orm.Mapped[str | None]
 
 
 FENCE = sa.Sequence("fence", metadata=Base.metadata)  # grows with every claim of any job

@@ -25,6 +25,13 @@ def register(
     return presenting.dataset(dataset, job)
 
 
+@router.get("", response_model=registry.DatasetsOut)
+def listing(session: sessions.Session, _: auth.Writer) -> registry.DatasetsOut:
+    """Every dataset, by name."""
+    found = datasets.listing(session)
+    return registry.DatasetsOut(items=[presenting.dataset(row, job) for row, job in found])
+
+
 @router.get("/{name}", response_model=registry.DatasetOut)
 async def poll(request: fastapi.Request, _: auth.Writer, name: base.Name) -> fastapi.Response:
     """A dataset and how far its ingestion is; ``Prefer: wait=N`` is honoured."""

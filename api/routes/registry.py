@@ -49,6 +49,13 @@ def register(
     return presenting.model(session, model)
 
 
+@router.get("/models", response_model=registry.ModelsOut)
+def list_models(session: sessions.Session, _: auth.Puller) -> registry.ModelsOut:
+    """Every model, by name."""
+    found = models.listing(session)
+    return registry.ModelsOut(items=[presenting.model(session, row) for row in found])
+
+
 @router.get("/models/{model}", response_model=registry.ModelOut)
 def show(session: sessions.Session, _: auth.Puller, model: base.Name) -> registry.ModelOut:
     """A net with its aliases and policy."""

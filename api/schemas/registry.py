@@ -56,6 +56,12 @@ class DatasetOut(base.Output):
     created_at: datetime.datetime
 
 
+class DatasetsOut(base.Output):
+    """Every training set, by name."""
+
+    items: list[DatasetOut]
+
+
 class ModelIn(base.Input):
     """A neural network to register."""
 
@@ -82,6 +88,12 @@ class ModelOut(base.Output):
     head: int | None
     versions: int
     created_at: datetime.datetime
+
+
+class ModelsOut(base.Output):
+    """Every model, by name."""
+
+    items: list[ModelOut]
 
 
 class VersionFileIn(base.Input):

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from client import errors, http, progress, render, session, transfer, waiting
+from client import console, errors, http, progress, render, session, transfer, waiting
 
-app = typer.Typer(no_args_is_help=True, help="Training sets: push.")
+app = typer.Typer(no_args_is_help=True, help="Training sets: push, list.")
 
 
 @app.command()
@@ -44,3 +44,32 @@ def push(
         render.fields(
             [("dataset", name), ("rows", state.get("rows")), ("splits", state.get("splits"))]
         )
+
+
+@app.command("list")
+def list_datasets(
+    url: session.Url = None, key: session.Key = None, as_json: session.AsJson = False
+) -> None:
+    """List all datasets.
+
+    Example: salun datasets list
+    """
+    with session.opened(url, key, as_json=as_json) as api:
+        found = api.get("/v1/datasets")
+    if as_json:
+        console.print_json(found)
+        return
+    render.table(
+        ["dataset", "status", "rows", "splits", "classes", "registered"],
+        (
+            [
+                dataset["name"],
+                dataset["status"],
+                dataset["rows"],
+                dataset["splits"],
+                len(dataset["label_names"]),
+                render.moment(dataset["created_at"]),
+            ]
+            for dataset in found["items"]
+        ),
+    )

@@ -1,11 +1,10 @@
 """``salun approve``, ``deny``, ``extend`` and ``withdraw``: what a person decides of a request."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from client import console, errors, http, render, session
+from client import console, http, json_objects, render, session
 from client.commands.requests import RequestId
 
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept")]
@@ -16,7 +15,9 @@ def approve(
     reason: Reason,
     method: Annotated[
         str | None,
-        typer.Option(help="Another recipe than the one that failed, as JSON; {} for the default"),
+        typer.Option(
+            help="Another recipe than the one that failed, as JSON or @FILE; {} for the default"
+        ),
     ] = None,
     url: session.Url = None,
     key: session.Key = None,
@@ -33,7 +34,10 @@ def approve(
     salun approve 01a3… --reason "another recipe" --method '{"epochs": 8}'
     """
     with session.opened(url, key, as_json=as_json) as api:
-        body = {"reason": reason, **({} if method is None else {"method": _recipe(method)})}
+        body = {
+            "reason": reason,
+            **({} if method is None else {"method": json_objects.parse("--method", method)}),
+        }
         _decide(api, "approve", request_id, body, as_json=as_json)
 
 
@@ -97,13 +101,3 @@ def _show(found: http.Json, *, as_json: bool) -> None:
         console.print_json(found)
     else:
         render.forget_request(found)
-
-
-def _recipe(text: str) -> http.Json:
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise errors.ClientError(f"--method: expected JSON, got {text[:60]!r} ({error})") from error
-    if not isinstance(found, dict):
-        raise errors.ClientError(f"--method: expected a JSON object, got {text[:60]!r}")
-    return found

@@ -7,9 +7,19 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from client import console, errors, http, progress, render, session, transfer, waiting
+from client import (
+    console,
+    errors,
+    http,
+    json_objects,
+    progress,
+    render,
+    session,
+    transfer,
+    waiting,
+)
 
-app = typer.Typer(no_args_is_help=True, help="Models: push.")
+app = typer.Typer(no_args_is_help=True, help="Models: push, list.")
 
 _ALLOWED = frozenset({".safetensors", ".json", ".txt", ".md", ".model", ".png"})
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
@@ -40,6 +50,13 @@ def push(
         int | None,
         typer.Option(min=1, max=10_000, help="Generators: pictures a prompt in verification"),
     ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="What its owner decides once, as JSON or @FILE, see docs/operations.md; a new "
+            "model takes it, one that is registered keeps its own"
+        ),
+    ] = None,
     trained_without: Annotated[
         int | None,
         typer.Option(
@@ -64,12 +81,17 @@ def push(
     salun models push icons ./folder --dataset icons --family text_to_image --guidance-scale 3
 
     salun models push digits ./trained-anew --dataset digits --trained-without 7
+
+    salun models push digits ./resnet18 --dataset digits --policy '{"max_forget_share": 0.2}'
     """
+    decided = {} if policy is None else json_objects.parse("--policy", policy)
     chosen = {"steps": steps, "guidance_scale": guidance_scale, "images": images}
     sampling = {name: value for name, value in chosen.items() if value is not None}
+    if sampling:
+        decided["sampling"] = {**decided.get("sampling", {}), **sampling}
     with session.opened(url, key, as_json=as_json) as api:
         paths = _files(folder)
-        _register(api, name, family, dataset, sampling)
+        _register(api, name, family, dataset, decided)
         total = sum(path.stat().st_size for path in paths)
         with progress.bytes_bar("uploading", total, quiet=as_json) as on_bytes:
             uploads = transfer.push(api, paths, on_bytes)
@@ -99,6 +121,35 @@ def push(
         render.fields([("model", name), ("version", version), ("state", state["state"])])
 
 
+@app.command("list")
+def list_models(
+    url: session.Url = None, key: session.Key = None, as_json: session.AsJson = False
+) -> None:
+    """List all models with what their aliases point at.
+
+    Example: salun models list
+    """
+    with session.opened(url, key, as_json=as_json) as api:
+        found = api.get("/v1/models")
+    if as_json:
+        console.print_json(found)
+        return
+    render.table(
+        ["model", "family", "dataset", "versions", "aliases", "registered"],
+        (
+            [
+                model["name"],
+                model["family"],
+                model["dataset"],
+                model["versions"],
+                model["aliases"],
+                render.moment(model["created_at"]),
+            ]
+            for model in found["items"]
+        ),
+    )
+
+
 def _files(folder: Path) -> list[Path]:
     """Return what can be sent, and say what is left out."""
     found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -122,26 +173,37 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _register(
-    api: http.Api, name: str, family: str, dataset: str, sampling: Mapping[str, Any]
+    api: http.Api, name: str, family: str, dataset: str, policy: Mapping[str, Any]
 ) -> None:
     try:
         known = api.get(http.path("v1", "models", name))
     except errors.ApiError as error:
         if error.status != httpx.codes.NOT_FOUND:
             raise
-        policy = {"policy": {"sampling": dict(sampling)}} if sampling else {}
-        api.post("/v1/models", {"name": name, "family": family, "dataset": dataset, **policy})
+        decided = {"policy": dict(policy)} if policy else {}
+        api.post("/v1/models", {"name": name, "family": family, "dataset": dataset, **decided})
         return
     if (known["family"], known["dataset"]) != (family, dataset):
         raise errors.ClientError(
             f"model {name} is a {known['family']} trained on {known['dataset']}, "
             f"got {family} on {dataset}; choose another name"
         )
-    registered = known["policy"].get("sampling", {})
-    if any(registered.get(name) != value for name, value in sampling.items()):
+    if told := _contradictions(policy, known["policy"]):
         raise errors.ClientError(
-            f"model {name} was registered with sampling {registered}, got {dict(sampling)}"
+            f"model {name} is registered with another policy, which stays: {told}"
         )
+
+
+def _contradictions(wanted: Mapping[str, Any], known: Mapping[str, Any], within: str = "") -> str:
+    """What is wanted and not so, by its place in the policy."""
+    found = []
+    for field, value in wanted.items():
+        place, kept = f"{within}{field}", known.get(field)
+        if isinstance(value, Mapping) and isinstance(kept, Mapping):
+            found.append(_contradictions(value, kept, f"{place}."))
+        elif value != kept:
+            found.append(f"{place} is {render.text(kept)}, got {render.text(value)}")
+    return "; ".join(filter(None, found))
 
 
 def _is_decided(state: Mapping[str, Any]) -> bool:

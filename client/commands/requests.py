@@ -6,7 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from client import console, errors, http, render, reports, session, submitting, waiting
+from client import (
+    console,
+    errors,
+    http,
+    json_objects,
+    render,
+    reports,
+    session,
+    submitting,
+    waiting,
+)
 
 RequestId = Annotated[str, typer.Argument(help="The request's id, from `salun forget`")]
 
@@ -38,6 +48,12 @@ def forget(
         list[str] | None,
         typer.Option("--prompt", help="A text that names the (single) concept; may be repeated"),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Fields of the recipe to pin, as JSON or @FILE; else the service chooses"
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay and show the progress")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell what would be matched")
@@ -60,6 +76,8 @@ def forget(
     salun forget digits --samples-file erase.txt --dry-run
 
     salun forget icons --concept twemoji --replacement noto --wait
+
+    salun forget digits --class seven --method '{"method": "retrain"}'
     """
     with session.opened(url, key, as_json=as_json) as api:
         targets = _targets(samples or [], samples_file, labels or [], subjects or [])
@@ -69,7 +87,9 @@ def forget(
                 "nothing to forget: got no target, expected --sample, --samples-file, --class, "
                 "--subject or --concept"
             )
-        body = {"model": model, "targets": targets}
+        body: http.Json = {"model": model, "targets": targets}
+        if method is not None:
+            body["method"] = json_objects.parse("--method", method)
         if dry_run:
             _show_dry_run(api.post("/v1/forget-requests:validate", body), as_json=as_json)
             return

@@ -65,6 +65,7 @@ def test_the_document_is_openapi_3_1_and_names_the_contract(api: conftest.Api) -
         "/v1/batches/{batch_id}",
         "/v1/models/{model}/batches:flush",
         "/v1/blobs/sha256/{digest}",
+        "/v1/audit-events",
         "/v1/datasets",
         "/v1/models/{model}/versions",
         "/v1/models/{model}/versions/{number}/audits",

@@ -142,6 +142,46 @@ def test_a_key_is_made_listed_and_revoked(salun: Call, up: stack.Running) -> Non
     assert refused.stderr.startswith("error 401")
 
 
+def test_models_and_datasets_are_listed(salun: Call, served: str) -> None:
+    (model,) = last_object(salun("models", "list", "--json"))["items"]
+    assert (model["name"], model["dataset"], model["aliases"]["production"]) == (
+        served,
+        "pictures",
+        model["head"],
+    )
+    told = salun("models", "list").stdout
+    assert served in told
+    assert "production" in told
+    found = last_object(salun("datasets", "list", "--json"))["items"]
+    assert next(one for one in found if one["name"] == "pictures")["status"] == "ready"
+    assert "120" in salun("datasets", "list").stdout
+
+
+def test_a_policy_is_given_with_a_new_model_and_stays(
+    salun: Call, served: str, net: Path, tmp_path: Path
+) -> None:
+    assert served
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"max_forget_share": 0.2, "acceptance": {"z": 2.5}}')
+    push = ("models", "push", "careful", net, "--dataset", "pictures", "--policy")
+    assert salun(*push, f"@{policy}").returncode == 0
+    listed = last_object(salun("models", "list", "--json"))["items"]
+    kept = next(model for model in listed if model["name"] == "careful")["policy"]
+    assert (kept["max_forget_share"], kept["acceptance"]["z"]) == (0.2, 2.5)
+    other = salun(*push, '{"acceptance": {"z": 3.0}}')
+    assert other.returncode == 1
+    assert "acceptance.z is 2.5, got 3" in other.stderr
+    for wrong, told in (
+        ("{", "--policy: expected JSON"),
+        ("[]", "--policy: expected a JSON object"),
+        (f"@{tmp_path / 'none'}", "--policy: cannot read"),
+    ):
+        refused = salun("models", "push", "new", net, "--dataset", "pictures", "--policy", wrong)
+        assert (refused.returncode, told in refused.stderr) == (1, True), refused.stderr
+    unknown = salun(*push[:2], "new", *push[3:], '{"sigmas": 1}')
+    assert (unknown.returncode, "/policy/sigmas" in unknown.stderr) == (1, True), unknown.stderr
+
+
 def test_a_dataset_name_in_use_is_refused(salun: Call, served: str, parquet: Path) -> None:
     assert served
     again = salun("datasets", "push", "pictures", parquet)
@@ -379,6 +419,34 @@ def test_a_watching_pull_brings_the_version_at_once_and_stays(
         assert (tmp_path / "here" / "model.safetensors").exists()
         assert process.poll() is None
         process.terminate()
+
+
+def test_who_did_what_is_told_and_can_be_proved(
+    salun: Call, up: stack.Running, finished: dict[str, Any]
+) -> None:
+    request = finished["id"]
+    told = salun("audit-events", "--object", request, "--json")
+    entries = [json.loads(line) for line in told.stdout.splitlines()]
+    assert entries[0]["action"] == "forget_request.submit"
+    assert {entry["object_id"] for entry in entries} == {request}
+    assert "img_00" not in told.stdout
+    shown = salun("audit-events", "--action", "alias.move").stdout
+    assert "alias.move" in shown
+    assert "forget_request.submit" not in shown
+    last = last_object(salun("audit-events", "--json"))
+    noted = last_object(salun("audit-events", "--verify", "--json"))
+    assert noted["entries"] >= last["position"]
+    whole = salun("audit-events", "--verify", "--known", last["digest"])
+    assert (whole.returncode, "the chain is whole" in whole.stdout) == (0, True), whole.stderr
+    unknown = salun("audit-events", "--verify", "--known", "0" * 64)
+    assert (unknown.returncode, "no entry has the digest" in unknown.stderr) == (1, True)
+    assert salun("audit-events", "--verify", "--after", 3).returncode == 1
+    behind = salun("audit-events", "--after", last["position"] - 1, "--json").stdout
+    assert json.loads(behind.splitlines()[0]) == last
+    key = last_object(salun("keys", "create", "r", "--scope", "requests:read", "--json"))["key"]
+    away = {"SALUN_URL": up.base_url, "SALUN_API_KEY": key}
+    forbidden = run(["audit-events"], **away)
+    assert (forbidden.returncode, "audit:read" in forbidden.stderr) == (1, True)
 
 
 def test_an_error_as_json_carries_the_problem(salun: Call, tmp_path: Path) -> None:
