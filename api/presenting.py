@@ -161,6 +161,7 @@ def dataset(row: tables.Dataset, ingestion: tables.Job | None) -> registry.Datas
         )
     return registry.DatasetOut.model_validate(
         {
+            "id": row.id,
             "name": row.name,
             "status": row.status,
             "rows": row.rows,
@@ -177,6 +178,7 @@ def dataset(row: tables.Dataset, ingestion: tables.Job | None) -> registry.Datas
 def model(session: orm.Session, row: tables.Model) -> registry.ModelOut:
     """A registered neural network."""
     return registry.ModelOut(
+        id=row.id,
         name=row.name,
         family=row.family,
         dataset=session.get_one(tables.Dataset, row.dataset_id).name,
@@ -192,6 +194,7 @@ def version(session: orm.Session, owner: tables.Model, row: tables.Version) -> r
     """A version with its files."""
     return registry.VersionOut.model_validate(
         {
+            "id": row.id,
             "model": owner.name,
             "version": row.number,
             "state": row.state,

@@ -18,15 +18,14 @@ def show(report: Mapping[str, Any]) -> None:
     evidence: Mapping[str, Any] = report.get("evidence") or {}
     before: Mapping[str, Any] = evidence.get("original") or {}
     render.table(
-        ["metric", "before", "after", "target", "allowed ±", "standard error", "n", "passed"],
+        ["metric", "before", "after", "target", "allowed", "standard error", "n", "passed"],
         (
             [
                 name,
                 before.get(name),
                 entry.get("value"),
                 entry.get("target"),
-                # The tolerance with its share of sampling error, where the service tells it.
-                entry.get("allowed", entry.get("tolerance")),
+                _allowed(entry),
                 entry.get("standard_error"),
                 entry.get("n"),
                 entry.get("passed"),
@@ -42,6 +41,13 @@ def show(report: Mapping[str, Any]) -> None:
     for warning in evidence.get("warnings") or []:
         console.err.print(f"[bold]warning[/] {rich.markup.escape(str(warning))}")
     _show_verdict(report.get("verdict"))
+
+
+def _allowed(entry: Mapping[str, Any]) -> str | None:
+    """The tolerance with its share of sampling error, on the side that counts."""
+    found = entry.get("allowed", entry.get("tolerance"))
+    sign = {"not_above": "+", "not_below": "-"}.get(str(entry.get("side")), "±")
+    return None if found is None else f"{sign} {found:.4g}"
 
 
 def page(api: http.Api, path: str) -> bytes:
@@ -92,10 +98,12 @@ def _show_resolution(gate: Mapping[str, Any]) -> None:
     """Print how small a leak the gate on likeness could have seen, where it was judged."""
     target, allowed = gate.get("target"), gate.get("allowed")
     if isinstance(target, int | float) and isinstance(allowed, int | float):
-        console.out.print(
-            f"a leak within an AUC of {target:g} ± {allowed:.2g} passes this gate unseen",
-            highlight=False,
+        within = (
+            f"up to an AUC of {target + allowed:.2g}"
+            if gate.get("side") == "not_above"
+            else f"within an AUC of {target:g} ± {allowed:.2g}"
         )
+        console.out.print(f"a leak {within} passes this gate unseen", highlight=False)
 
 
 def _short(evidence: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

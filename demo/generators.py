@@ -30,7 +30,7 @@ from demo.training import captions
 from salun_core.diffusion import data, judge, judge_training
 
 HERE = Path(__file__).parent
-CLASS, CONCEPT, REPLACEMENT = "seven", "twemoji", "noto"
+CLASS, CONCEPT, REPLACEMENT = "seven", "twemoji", "fluent"
 DIGITS, ICONS = "digits", "icons"
 FAMILIES = {DIGITS: "class_conditional_diffusion", ICONS: "text_to_image"}
 GUIDANCE = {DIGITS: 3.0, ICONS: 2.0}

@@ -68,6 +68,7 @@ class Comparison:
             ``resurfacing`` compares with the whole pool, their own fold too.
         previous_groups: int64 (N,) of the set ``previous``: samples that were erased together.
         withheld_labels: classes that later jobs are to erase; nothing is asked of them.
+        never_saw: the net that is judged was trained from scratch without the erased samples.
 
     Raises:
         InvalidDataError: the forget, retain or test set is empty, or a label is no class.
@@ -83,6 +84,8 @@ class Comparison:
         cross_fitted: bool = False,
         previous_groups: torch.Tensor | None = None,
         withheld_labels: tuple[int, ...] = (),
+        *,
+        never_saw: bool = False,
     ) -> None:
         for name, image_set in sets.items():
             images.check_labels(image_set, config.num_classes)
@@ -90,7 +93,7 @@ class Comparison:
                 raise errors.InvalidDataError(f"got an empty {name} set, expected samples")
         self._config, self._sets = config, sets
         self._kind, self._excluded, self._seed = kind, excluded_labels, seed
-        self._withheld = withheld_labels
+        self._withheld, self._never_saw = withheld_labels, never_saw
         self._preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
         self._samples = traces.draw_samples(sets, kind, excluded_labels, seed)
         self._folds = deal(sets) if cross_fitted else {}
@@ -137,7 +140,12 @@ class Comparison:
             for name, image_set in self._sets.items()
         }
         metrics = measures.all_measurements(
-            outputs, self._kind, self._excluded, self._seed, self._withheld
+            outputs,
+            self._kind,
+            self._excluded,
+            self._seed,
+            self._withheld,
+            never_saw=self._never_saw,
         )
         missing: dict[str, str] = {}
         tuned = None if retrained is None else retrained.tuned

@@ -91,7 +91,7 @@ def mean(found: Sequence[Compared]) -> Compared:
     )
 
 
-def surest(found: Sequence[Compared]) -> Compared:
+def surest(found: Sequence[Compared], side: specs.Side = "both") -> Compared:
     """Of the folds' comparisons and their mean the one that misses most beyond its sampling error.
 
     A leak that both folds share shows best in the mean, targets that were a matter of chance show
@@ -99,6 +99,7 @@ def surest(found: Sequence[Compared]) -> Compared:
 
     Args:
         found: one comparison or more.
+        side: which misses count.
     """
     if len(found) == 1:
         return found[0]
@@ -109,7 +110,7 @@ def surest(found: Sequence[Compared]) -> Compared:
     ]
     return max(
         [mean(found), *alone],
-        key=lambda one: abs(one.value - one.target) - specs.Z * one.standard_error,
+        key=lambda one: specs.miss(one.value - one.target, side) - specs.Z * one.standard_error,
     )
 
 

@@ -7,7 +7,9 @@ from salun_core import specs
 
 def worst(
     every: Sequence[specs.Measurement],
-    miss: Callable[[specs.Measurement], float] = lambda one: abs(one.value - (one.target or 0.0)),
+    miss: Callable[[specs.Measurement], float] = lambda one: specs.miss(
+        one.value - (one.target or 0.0), one.side
+    ),
 ) -> specs.Measurement:
     """Of like measurements the one that misses most beyond its sampling error.
 

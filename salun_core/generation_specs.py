@@ -116,8 +116,7 @@ _SALUN: Mapping[specs.ForgetKind, Mapping[str, Any]] = {
         "steps": 120,
         "learning_rate": 1e-3,
         "forget_batch_size": 16,
-        "retain_batch_size": 32,
-        "retain_weight": 2.0,
+        "retain_weight": 6.0,
     },
 }  # fmt: skip
 # The papers' settings; the mask is no part of these methods, so each starts without one.

@@ -5,7 +5,7 @@ it; see :mod:`salun_core.crossfit`.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -72,18 +72,21 @@ def measured(
     found: list[Pair],
     compare: Comparing,
     detail: Mapping[str, Any] | None = None,
-    choose: Callable[[Sequence[crossfit.Compared]], crossfit.Compared] = crossfit.surest,
+    *,
+    side: specs.Side = "both",
+    surest: bool = True,
 ) -> specs.Measurement:
-    """The surest of the comparisons; the detail has all of them where there are several.
+    """The surest of the comparisons, or their mean; the detail has all where there are several.
 
     Args:
         found: one pair or more, from :func:`pairs`.
         compare: what is measured on a pair.
         detail: what else is to stand in the measurement.
-        choose: the one that counts.
+        side: which misses can be the net's doing.
+        surest: that one counts, otherwise the mean of all.
     """
     every = [compare(*pair) for pair in found]
-    chosen = choose(every)
+    chosen = crossfit.surest(every, side) if surest else crossfit.mean(every)
     told: dict[str, Any] = {**(detail or {}), "n_unseen": chosen.n_unseen}
     if len(every) > 1:
         told["mean"] = crossfit.mean(every).value
@@ -93,6 +96,7 @@ def measured(
         target=chosen.target,
         standard_error=chosen.standard_error,
         n=chosen.n,
+        side=side,
         detail=told,
     )
 

@@ -1,5 +1,6 @@
 """The metrics of a report, from what nets answered alone. Pure."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -17,6 +18,8 @@ def all_measurements(
     excluded_labels: tuple[int, ...],
     seed: int,
     withheld_labels: tuple[int, ...] = (),
+    *,
+    never_saw: bool = False,
 ) -> dict[str, specs.Measurement]:
     """Every metric of the table for classifiers that a forward pass can give.
 
@@ -29,10 +32,13 @@ def all_measurements(
         seed: of the attacks' pools.
         withheld_labels: classes of which training kept nothing, and that may be known or not: left
             out of the utility figures and the attacks' pools.
+        never_saw: the net was trained from scratch without the erased samples: it can only be told
+            by what it knows too well of them.
 
     Raises:
         InvalidDataError: the forget, retain or test set is empty.
     """
+    sides = _Sides.of(never_saw)
     for name in ("forget", "retain", "test"):
         if not len(outputs[name].labels):
             raise errors.InvalidDataError(f"got an empty {name} set, expected samples")
@@ -42,7 +48,7 @@ def all_measurements(
     kept["holdout"] = _without(outputs["holdout"], gone)
     metrics = {
         "unlearning_accuracy": (
-            _class_unlearning(outputs) if kind == "class" else _unlearning(outputs)
+            _class_unlearning(outputs) if kind == "class" else _unlearning(outputs, sides)
         ),
         "retain_accuracy": _utility(kept["retain"]),
         "test_accuracy": _utility(kept["test"]),
@@ -51,22 +57,38 @@ def all_measurements(
     forget = outputs["forget"]
     matched = likeness.pairs(forget, kept["holdout"]) if kind == "samples" else []
     if matched:
-        metrics["forget_holdout_auc"] = _auc(matched)
-    metrics |= _attacks(forget, matched, kept, seed)
+        metrics["forget_holdout_auc"] = _auc(matched, sides)
+    metrics |= _attacks(forget, matched, kept, seed, sides)
     known = likeness.pairs(forget, kept["test"]) if matched else []
     if known:
-        metrics["mia_auc"] = _auc(known)
+        metrics["mia_auc"] = _auc(known, sides)
         # One threshold of few samples is too much a matter of chance to stand for itself.
         metrics["tpr_at_1pct_fpr"] = likeness.measured(
-            known, likeness.true_positive_rate, choose=crossfit.mean
+            known, likeness.true_positive_rate, side=sides.known, surest=False
         )
     if "previous" in outputs and len(outputs["previous"].labels):
-        metrics |= erased_before(outputs["previous"], kept["holdout"], gone)
+        metrics |= erased_before(outputs["previous"], kept["holdout"], gone, never_saw=never_saw)
     return metrics
 
 
+@dataclasses.dataclass(frozen=True)
+class _Sides:
+    """Which misses count of a figure that grows with what is known, and of one that falls."""
+
+    known: specs.Side = "both"
+    unknown: specs.Side = "both"
+
+    @classmethod
+    def of(cls, never_saw: bool) -> "_Sides":
+        return cls("not_above", "not_below") if never_saw else cls()
+
+
 def erased_before(
-    previous: likeness.Outputs, holdout: likeness.Outputs, gone: tuple[int, ...]
+    previous: likeness.Outputs,
+    holdout: likeness.Outputs,
+    gone: tuple[int, ...],
+    *,
+    never_saw: bool,
 ) -> dict[str, specs.Measurement]:
     """Is what was erased before like unseen samples, and is what is left of a gone class missed?
 
@@ -77,7 +99,9 @@ def erased_before(
         previous: of what was erased before; not empty.
         holdout: of unseen samples.
         gone: classes that the net should not give at all.
+        never_saw: see :func:`all_measurements`.
     """
+    sides = _Sides.of(never_saw)
     errors_of: list[specs.Measurement] = []
     for label in sorted(set(previous.labels.tolist()) & set(gone)):
         own = previous.select(previous.labels == label)
@@ -87,6 +111,7 @@ def erased_before(
                 target=1.0,
                 standard_error=0.0,
                 n=len(own.labels),
+                side=sides.unknown,
                 detail={"class": label},
             )
         )
@@ -94,8 +119,10 @@ def erased_before(
     aucs: list[specs.Measurement] = []
     for name, own in _groups(samples):
         if matched := likeness.pairs(own, unseen):
-            errors_of.append(likeness.measured(matched, likeness.error_rate, name))
-            aucs.append(_auc(matched, name))
+            errors_of.append(
+                likeness.measured(matched, likeness.error_rate, name, side=sides.unknown)
+            )
+            aucs.append(_auc(matched, sides, name))
     found: dict[str, specs.Measurement] = {}
     if errors_of:
         found["previous_erasures"] = _of_all(extremes.worst(errors_of), previous)
@@ -166,7 +193,7 @@ def _without(outputs: likeness.Outputs, gone: tuple[int, ...]) -> likeness.Outpu
     return outputs.select(~torch.isin(outputs.labels, torch.tensor(gone, dtype=torch.int64)))
 
 
-def _unlearning(outputs: Mapping[str, likeness.Outputs]) -> specs.Measurement:
+def _unlearning(outputs: Mapping[str, likeness.Outputs], sides: _Sides) -> specs.Measurement:
     """1 − accuracy on the forget set, beside the same on class-matched holdout samples.
 
     Only forgotten samples that have an opponent count in either; the detail has the figure of all.
@@ -177,7 +204,7 @@ def _unlearning(outputs: Mapping[str, likeness.Outputs]) -> specs.Measurement:
     matched = likeness.pairs(forget, outputs["holdout"])
     if matched:
         detail["of_all_samples"] = value
-        return likeness.measured(matched, likeness.error_rate, detail)
+        return likeness.measured(matched, likeness.error_rate, detail, side=sides.unknown)
     return specs.Measurement(value=value, n=len(forget.labels), detail=detail)
 
 
@@ -268,10 +295,10 @@ def _max_class_drop(retain: likeness.Outputs, test: likeness.Outputs) -> specs.M
 
 
 def _auc(
-    matched: list[likeness.Pair], detail: Mapping[str, object] | None = None
+    matched: list[likeness.Pair], sides: _Sides, detail: Mapping[str, object] | None = None
 ) -> specs.Measurement:
     told = {"score": "logit-scaled confidence", **(detail or {})}
-    return likeness.measured(matched, likeness.auc, told)
+    return likeness.measured(matched, likeness.auc, told, side=sides.known)
 
 
 def _attacks(
@@ -279,17 +306,20 @@ def _attacks(
     matched: list[likeness.Pair],
     kept: Mapping[str, likeness.Outputs],
     seed: int,
+    sides: _Sides,
 ) -> dict[str, specs.Measurement]:
     """Three attacks on the forget set; targets from class-matched holdout samples."""
     retain, test = kept["retain"].scores, kept["test"].scores
     logistic = membership.logistic_attack(membership.balanced_pools(retain, test, seed))
-    probabilities = membership.balanced_pools(torch.sigmoid(retain), torch.sigmoid(test), seed)
+    probabilities = membership.balanced_pools(
+        torch.sigmoid(retain), torch.sigmoid(test), seed, membership.SVC_POOL
+    )
     svc = membership.confidence_svc_attack(probabilities)
     threshold = membership.loss_threshold_attack(_loss(retain))
     return {
-        "mia_efficacy": _efficacy(logistic, forget, matched, lambda scores: scores),
-        "mia_efficacy_svc": _efficacy(svc, forget, matched, torch.sigmoid),
-        "mia_efficacy_threshold": _efficacy(threshold, forget, matched, _loss),
+        "mia_efficacy": _efficacy(logistic, forget, matched, sides, lambda scores: scores),
+        "mia_efficacy_svc": _efficacy(svc, forget, matched, sides, torch.sigmoid),
+        "mia_efficacy_threshold": _efficacy(threshold, forget, matched, sides, _loss),
     }
 
 
@@ -302,10 +332,11 @@ def _efficacy(
     attack: membership.Attack,
     forget: likeness.Outputs,
     matched: list[likeness.Pair],
+    sides: _Sides,
     feature: Callable[[torch.Tensor], torch.Tensor],
 ) -> specs.Measurement:
     if matched:
-        return likeness.measured(matched, likeness.efficacy(attack, feature))
+        return likeness.measured(matched, likeness.efficacy(attack, feature), side=sides.unknown)
     value = likeness.share_called_unseen(attack, feature(forget.scores))
     return specs.Measurement(value=value, n=len(forget.labels))
 

@@ -26,5 +26,9 @@ def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
     """
     devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive_seed(seed, *purpose))
+        own = derive_seed(seed, *purpose)
+        if devices:
+            torch.manual_seed(own)
+        else:  # the same, without a queue of calls for a GPU that is not there
+            torch.default_generator.manual_seed(own)
         yield

@@ -208,7 +208,7 @@ def measure_erased(
     excluded_labels: tuple[int, ...],
     report: progress.Progress = progress.silent,
 ) -> dict[str, specs.Measurement]:
-    """What a net that nothing was done to knows of what was erased before it came.
+    """What a net that is said never to have seen it knows of what was erased before it came.
 
     Args:
         net: in eval mode.
@@ -227,7 +227,9 @@ def measure_erased(
     compared = comparison.outputs_of(
         net, config, sets, splits.previous_groups, splits.cross_fitted, report
     )
-    return measures.erased_before(compared["previous"], compared["holdout"], excluded_labels)
+    return measures.erased_before(
+        compared["previous"], compared["holdout"], excluded_labels, never_saw=True
+    )
 
 
 def _comparison(
@@ -242,6 +244,7 @@ def _comparison(
         splits.cross_fitted,
         splits.previous_groups,
         subject.withheld_labels,
+        never_saw=subject.spec.method == "retrain",
     )
 
 
@@ -274,7 +277,8 @@ def _evidence(config: specs.ClassifierConfig, splits: Splits, subject: Subject) 
         "changed_buffers": list(subject.changed_buffers),
         "attacks": {
             "logistic": "logistic regression on logit-scaled confidence; balanced retain and test",
-            "confidence_svc": "RBF SVC (C=3) on true-class probability; balanced retain and test",
+            "confidence_svc": "RBF SVC (C=3) on true-class probability; 1,000 retain and test at "
+            "most, balanced",
             "threshold": "cross-entropy above the mean of the retain set's",
         },
         "versions": {

@@ -7,13 +7,11 @@ Nothing here moves a threshold; what was applied stands in the verdict.
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
 import pydantic
 
 from salun_core import specs
-
-Side = Literal["both", "not_above", "not_below"]
 
 
 class Gate(specs.Spec):
@@ -29,7 +27,7 @@ class Gate(specs.Spec):
     """
 
     tolerance: Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
-    side: Side = "both"
+    side: specs.Side = "both"
     target: float | None = None
     use_standard_error: bool = True
     largest: Annotated[float, pydantic.Field(ge=0.0, le=1.0)] | None = None
@@ -150,7 +148,8 @@ somebody searches for words that bring it back."""
 class Judged(specs.Spec):
     """One metric as it was judged; ``tolerance`` and ``passed`` are ``None`` without a gate.
 
-    ``allowed`` is tolerance plus z · standard error: what the miss was compared with.
+    ``allowed`` is tolerance plus z · standard error: what the miss was compared with, on the
+    ``side`` on which misses count.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
@@ -160,6 +159,7 @@ class Judged(specs.Spec):
     tolerance: float | None = None
     standard_error: float | None = None
     allowed: float | None = None
+    side: specs.Side | None = None
     passed: bool | None = None
 
 
@@ -175,7 +175,8 @@ def judge(report: specs.VerificationReport, policy: AcceptancePolicy) -> Verdict
     """Hold a report against a policy. Pure.
 
     A gated metric that is missing, not a number, or without a target fails. Gates of earlier
-    erasures apply to those that the report's evidence counts under ``pools``.
+    erasures apply to those that the report's evidence counts under ``pools``. A two-sided
+    gate counts the misses that can be the net's doing, as its measurement says.
     """
     chosen, previous = _by_kind(report, policy)
     excused = report.evidence.get("not_measured", {}).keys() - report.metrics.keys()
@@ -236,6 +237,7 @@ def _judge_one(measurement: specs.Measurement, gate: Gate | None, z: float) -> J
     if gate is None:
         return Judged(value=value, target=measurement.target, standard_error=error)
     target = measurement.target if gate.target is None else gate.target
+    side = measurement.side if gate.side == "both" else gate.side
     allowed = gate.tolerance
     if gate.use_standard_error and error:
         allowed += specs.widened(z, measurement.comparisons) * error
@@ -250,15 +252,15 @@ def _judge_one(measurement: specs.Measurement, gate: Gate | None, z: float) -> J
         tolerance=gate.tolerance,
         standard_error=error,
         allowed=allowed,
-        passed=target is not None and _within(value - target, allowed, gate.side),
+        side=side,
+        passed=target is not None and _within(value - target, allowed, side),
     )
 
 
-def _within(miss: float, allowed: float, side: Side) -> bool:
-    if not math.isfinite(miss) or not math.isfinite(allowed):
+def _within(distance: float, allowed: float, side: specs.Side) -> bool:
+    if not math.isfinite(distance) or not math.isfinite(allowed):
         return False
-    slack = allowed + 1e-12  # 0.99 - 1.0 is not quite -0.01
-    return (side == "not_below" or miss <= slack) and (side == "not_above" or miss >= -slack)
+    return specs.miss(distance, side) <= allowed + 1e-12  # 0.99 - 1.0 is not quite -0.01
 
 
 def _describe(name: str, judged: Judged, gate: Gate | None) -> str:
@@ -269,7 +271,8 @@ def _describe(name: str, judged: Judged, gate: Gate | None) -> str:
         "not_above": f"at most {judged.target + judged.allowed:.4f}",
         "not_below": f"at least {judged.target - judged.allowed:.4f}",
     }
-    return f"{name}: got {judged.value:.4f}, expected {bounds[gate.side]}{_REASONS.get(name, '')}"
+    expected = bounds[judged.side or gate.side] + _REASONS.get(name, "")
+    return f"{name}: got {judged.value:.4f}, expected {expected}"
 
 
 _REASONS = {

@@ -20,18 +20,19 @@ from service import database, tables
 BEGINNING = "0" * 64
 """What the first entry has for the digest before it."""
 _AT_ONCE = 2_000
-_LOCK = 2  # keeps this advisory lock apart from others
+_MOST_TURNS = 10  # of one call: what a long history leaves is for the next sweeps
 
 
 def close() -> int:
-    """Chain whatever entries are not chained yet; returns how many."""
+    """Chain the entries that are not chained yet, 20,000 at most; returns how many."""
     total = 0
-    while True:
+    for _ in range(_MOST_TURNS):
         with database.transaction() as session:
             chained = _chain(session)
         total += chained
         if chained < _AT_ONCE:
-            return total
+            break
+    return total
 
 
 def listing(
@@ -67,13 +68,15 @@ def told(entry: tables.AuditEntry) -> dict[str, Any]:
 
 
 def digest_of(said: Mapping[str, Any]) -> str:
-    """SHA-256 of what an entry says as JSON: keys sorted, no blanks, ASCII with ``\\u`` escapes."""
+    """SHA-256 of what an entry says as JSON: keys sorted, no blanks, ASCII with ``\\u`` escapes,
+    numbers as Python's ``json`` writes them."""
     canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _chain(session: orm.Session) -> int:
-    session.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+    one_by_one = sa.func.pg_advisory_xact_lock(sa.func.hashtextextended("audit trail", 0))
+    session.execute(sa.select(one_by_one))
     entry = tables.AuditEntry
     last = session.execute(
         sa.select(entry.position, entry.digest)

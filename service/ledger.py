@@ -127,7 +127,7 @@ def _class(
     if families.FAMILIES[models.family_of(model)].needs != "label":
         detail = (
             f"got a class for model {model.name!r}, which is asked in words; expected a concept, "
-            'for example {"kind": "concept", "concept": "twemoji", "replacement": "noto"}'
+            'for example {"kind": "concept", "concept": "twemoji", "replacement": "fluent"}'
         )
         return {}, [errors.Problem(f"{pointer}/kind", "unsupported-target", detail)]
     if target.label not in dataset.label_names:

@@ -256,9 +256,13 @@ def _resolution(report: Mapping[str, Any]) -> str:
     target, allowed = (report_values.number(gate.get(name)) for name in ("target", "allowed"))
     if target is None or allowed is None:
         return ""
+    within = (
+        f"up to an AUC of {target + allowed:.2g}"
+        if gate.get("side") == "not_above"
+        else f"within an AUC of {target:g} ± {allowed:.2g}"
+    )
     return (
-        f"What the gate could not see: a leak within an AUC of {target:g} ± {allowed:.2g} between "
-        "forgotten and unseen samples passes."
+        f"What the gate could not see: a leak {within} between forgotten and unseen samples passes."
     )
 
 
@@ -350,7 +354,11 @@ def _value(found: object) -> str:
 
 def _allowed(entry: Mapping[str, Any]) -> str:
     found = report_values.number(entry.get("allowed", entry.get("tolerance")))
-    return _NOTHING if found is None else f"± {found:.3g}"
+    sign = _SIGNS.get(str(entry.get("side")), "±")
+    return _NOTHING if found is None else f"{sign} {found:.3g}"
+
+
+_SIGNS = {"not_above": "+", "not_below": "\N{MINUS SIGN}"}
 
 
 def _sum(entry: Mapping[str, Any]) -> str:

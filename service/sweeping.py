@@ -52,12 +52,12 @@ def sweep() -> Swept:
     sent = 0
     while count := queue.relay():
         sent += count
+    audit_trail.close()
     # After all that keeps requests moving: a disk that refuses to delete must not stop that.
     with database.transaction() as session:
         disposal.enqueue_due(session)
     with database.transaction() as session:
         destroyed = destruction.destroy(session)
-    audit_trail.close()
     return Swept(sealed, alarmed, destroyed, len(waiting), sent)
 
 

@@ -48,7 +48,7 @@ class ForgetRequestIn(base.Input):
                         {
                             "kind": "concept",
                             "concept": "twemoji",
-                            "replacement": "noto",
+                            "replacement": "fluent",
                             "prompts": ["a twemoji cat", "twemoji of a red heart"],
                         }
                     ],

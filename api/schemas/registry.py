@@ -43,8 +43,9 @@ class IngestionProgress(base.Output):
 
 
 class DatasetOut(base.Output):
-    """A training set and how far its ingestion is."""
+    """A training set and how far its ingestion is. Audit events know it by ``id``."""
 
+    id: uuid.UUID
     name: str
     status: Literal["ingesting", "ready", "failed"]
     rows: int
@@ -78,8 +79,9 @@ class ModelIn(base.Input):
 
 
 class ModelOut(base.Output):
-    """A registered neural network."""
+    """A registered neural network. Audit events know it by ``id``."""
 
+    id: uuid.UUID
     name: str
     family: str
     dataset: str
@@ -126,8 +128,9 @@ class VersionFileOut(base.Output):
 
 
 class VersionOut(base.Output):
-    """An immutable version."""
+    """An immutable version. Audit events know it by ``id``."""
 
+    id: uuid.UUID
     model: str
     version: int
     state: Literal["staged", "verified", "published", "superseded", "revoked", "purged"]

@@ -19,7 +19,7 @@ from salun_core.diffusion.unlearn import contract
 Name = Literal["digits", "icons", "object", "composition"]
 _CLASS = "seven"
 _CONCEPTS: Mapping[Name, specs.ConceptTarget] = {
-    "icons": specs.ConceptTarget(kind="concept", concept="twemoji", replacement="noto"),
+    "icons": specs.ConceptTarget(kind="concept", concept="twemoji", replacement="fluent"),
     "object": specs.ConceptTarget(kind="concept", concept="cat face", replacement="bear"),
     "composition": specs.ConceptTarget(
         kind="concept",

@@ -1,5 +1,6 @@
 """``salun models``: networks and their base versions."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,12 +85,10 @@ def push(
 
     salun models push digits ./resnet18 --dataset digits --policy '{"max_forget_share": 0.2}'
     """
-    decided = {} if policy is None else json_objects.parse("--policy", policy)
     chosen = {"steps": steps, "guidance_scale": guidance_scale, "images": images}
     sampling = {name: value for name, value in chosen.items() if value is not None}
-    if sampling:
-        decided["sampling"] = {**decided.get("sampling", {}), **sampling}
     with session.opened(url, key, as_json=as_json) as api:
+        decided = _policy(policy, sampling)
         paths = _files(folder)
         _register(api, name, family, dataset, decided)
         total = sum(path.stat().st_size for path in paths)
@@ -172,6 +171,19 @@ def _files(folder: Path) -> list[Path]:
     return allowed
 
 
+def _policy(text: str | None, sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given as a whole, with the single options on top."""
+    decided = {} if text is None else json_objects.parse("--policy", text)
+    if not sampling:
+        return decided
+    within = decided.get("sampling", {})
+    if not isinstance(within, dict):
+        raise errors.ClientError(
+            f"--policy: got {json.dumps(within)} for sampling, expected an object"
+        )
+    return {**decided, "sampling": {**within, **sampling}}
+
+
 def _register(
     api: http.Api, name: str, family: str, dataset: str, policy: Mapping[str, Any]
 ) -> None:
@@ -202,7 +214,7 @@ def _contradictions(wanted: Mapping[str, Any], known: Mapping[str, Any], within:
         if isinstance(value, Mapping) and isinstance(kept, Mapping):
             found.append(_contradictions(value, kept, f"{place}."))
         elif value != kept:
-            found.append(f"{place} is {render.text(kept)}, got {render.text(value)}")
+            found.append(f"{place} is {json.dumps(kept)}, got {json.dumps(value)}")
     return "; ".join(filter(None, found))
 
 

@@ -75,7 +75,7 @@ def forget(
 
     salun forget digits --samples-file erase.txt --dry-run
 
-    salun forget icons --concept twemoji --replacement noto --wait
+    salun forget icons --concept twemoji --replacement fluent --wait
 
     salun forget digits --class seven --method '{"method": "retrain"}'
     """

@@ -65,12 +65,17 @@ def count_steps(sets: SampleSets) -> int:
 
 
 def forget_holdout_auc(
-    sets: SampleSets, forget_losses: torch.Tensor, holdout_losses: torch.Tensor
+    sets: SampleSets,
+    forget_losses: torch.Tensor,
+    holdout_losses: torch.Tensor,
+    *,
+    never_saw: bool = False,
 ) -> specs.Measurement:
     """AUC of the negative loss, forgotten against unseen samples of the same texts; 0.5 is the aim.
 
     Where less than half of the forgotten samples have a text that an unseen one has too, all are
-    compared with all: the few that do would say nothing of the others.
+    compared with all: the few that do would say nothing of the others. A model that
+    ``never_saw`` the forgotten samples can only know them too well.
     """
     labels = _labels(sets)
     matched = 2 * int(torch.isin(*labels).sum()) >= len(labels[0])
@@ -82,6 +87,7 @@ def forget_holdout_auc(
         target=0.5,
         standard_error=found.standard_error,
         n=found.n_positive,
+        side="not_above" if never_saw else "both",
         detail={
             "score": "negative denoising loss",
             "n_unseen": found.n_negative,

@@ -189,7 +189,9 @@ class _Reader:
         found = figures.all_measurements(own.drawn, original.drawn, self._judge, self._questions)
         if self._subject.samples is not None and own.losses is not None:
             found["forget_holdout_auc"] = membership.forget_holdout_auc(
-                self._subject.samples, *own.losses
+                self._subject.samples,
+                *own.losses,
+                never_saw=self._subject.spec.method == "retrain",
             )
         return found
 

@@ -16,7 +16,8 @@ from sklearn import linear_model, pipeline, preprocessing, svm
 from salun_core import errors, randomness
 from salun_core.metrics import accuracy
 
-_MAX_POOL = 5000  # a side; a kernel machine's time grows with the square
+SVC_POOL = 1_000  # of each for the support vector machine, whose cost grows with the square
+_MAX_POOL = 5_000  # a side
 
 
 class Attack(Protocol):
@@ -39,13 +40,15 @@ class Pools:
     non_members: torch.Tensor
 
 
-def balanced_pools(retain_scores: torch.Tensor, test_scores: torch.Tensor, seed: int) -> Pools:
-    """Equally many retain and test scores, drawn by the seed, at most 5,000 of each.
+def balanced_pools(
+    retain_scores: torch.Tensor, test_scores: torch.Tensor, seed: int, most: int = _MAX_POOL
+) -> Pools:
+    """Equally many retain and test scores, drawn by the seed, at most ``most`` of each.
 
     Raises:
         InvalidDataError: one of them is empty.
     """
-    size = min(len(retain_scores), len(test_scores), _MAX_POOL)
+    size = min(len(retain_scores), len(test_scores), most)
     if not size:
         raise errors.InvalidDataError(
             f"got {len(retain_scores)} retain and {len(test_scores)} test samples, expected some"

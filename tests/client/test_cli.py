@@ -171,6 +171,8 @@ def test_a_policy_is_given_with_a_new_model_and_stays(
     other = salun(*push, '{"acceptance": {"z": 3.0}}')
     assert other.returncode == 1
     assert "acceptance.z is 2.5, got 3" in other.stderr
+    told_no = last_object(salun(*push, '{"auto_publish": false}', "--json"))
+    assert told_no["error"]["detail"].endswith("auto_publish is true, got false")
     for wrong, told in (
         ("{", "--policy: expected JSON"),
         ("[]", "--policy: expected a JSON object"),
@@ -178,6 +180,9 @@ def test_a_policy_is_given_with_a_new_model_and_stays(
     ):
         refused = salun("models", "push", "new", net, "--dataset", "pictures", "--policy", wrong)
         assert (refused.returncode, told in refused.stderr) == (1, True), refused.stderr
+        assert "Traceback" not in refused.stderr
+    odd = salun(*push[:2], "new", *push[3:], '{"sampling": 3}', "--steps", "4")
+    assert (odd.returncode, "got 3 for sampling" in odd.stderr) == (1, True), odd.stderr
     unknown = salun(*push[:2], "new", *push[3:], '{"sigmas": 1}')
     assert (unknown.returncode, "/policy/sigmas" in unknown.stderr) == (1, True), unknown.stderr
 

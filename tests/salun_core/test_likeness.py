@@ -147,7 +147,7 @@ def test_few_unseen_samples_do_not_refuse_like_nets_by_their_largest(
         if not crossed:
             own = dataclasses.replace(own, folds=None)
         found = likeness.measured(
-            likeness.pairs(own, others), likeness.true_positive_rate, choose=crossfit.mean
+            likeness.pairs(own, others), likeness.true_positive_rate, surest=False
         )
         assert found.target is not None
         assert found.standard_error is not None
@@ -236,3 +236,39 @@ def test_a_person_who_came_back_is_not_lost_among_those_who_did_not() -> None:
     few = torch.tensor([7] * 990 + [8] * 10)  # they do not stand for themselves
     found = previous_of(dataclasses.replace(answers(labels, given), groups=few))
     assert found["previous_erasures"].comparisons == 2
+
+
+def never_saw(
+    previous: likeness.Outputs, holdout: likeness.Outputs, gone: tuple[int, ...] = ()
+) -> dict[str, specs.Measurement]:
+    return measures.erased_before(previous, holdout, gone, never_saw=True)
+
+
+def test_who_is_hard_does_not_hide_who_is_known_from_a_net_that_never_saw_them() -> None:
+    """One request's samples are known, another's are missed by even more than unseen ones."""
+    unseen = answers([0, 1] * 40, [0, 1, 1, 0] * 20)
+    labels = [0, 1] * 60
+    groups = torch.tensor([7] * 40 + [8] * 80)
+    mixed = answers(labels, labels[:40] + [1 - label for label in labels[40:]])
+    found = never_saw(dataclasses.replace(mixed, groups=groups), unseen)
+    assert (found["previous_erasures"].value, found["previous_erasures"].side) == (0.0, "not_below")
+    assert found["previous_erasures"].detail["erased_by"] == 7
+    assert found["previous_erasures_auc"].value > 0.5
+    assert found["previous_erasures_auc"].side == "not_above"
+    hard = never_saw(answers(labels, [1 - label for label in labels]), unseen)
+    assert hard["previous_erasures"].value == 1.0
+
+
+def test_hard_samples_do_not_hide_a_gone_class_that_is_named() -> None:
+    unseen = answers([0, 1] * 40, [0, 0] * 40)
+    some_named = answers([0, 1] * 30 + [2] * 10, [1, 0] * 30 + [2] * 3 + [0] * 7)
+    found = never_saw(some_named, unseen, (2,))["previous_erasures"]
+    assert (found.value, found.target, found.side) == (0.7, 1.0, "not_below")
+
+
+def test_a_fold_that_is_known_counts_where_the_other_is_hard() -> None:
+    known = crossfit.Compared(0.65, 0.5, 0.04, 100, 100)
+    hard = crossfit.Compared(0.3, 0.5, 0.04, 100, 100)
+    assert crossfit.surest([known, hard]).value == 0.3
+    assert crossfit.surest([known, hard], "not_above").value == 0.65
+    assert crossfit.surest([known, hard], "not_below").value == 0.3

@@ -211,7 +211,8 @@ def test_what_was_erased_is_measured_of_any_net_as_of_an_unlearned_one(
         cross_fitted=cross_fitted,
     )
     gone = (2,)
-    subject = dataclasses.replace(subject_of(), excluded_labels=gone)
+    never_saw = specs.default_spec("samples", method="retrain")
+    subject = dataclasses.replace(subject_of(), excluded_labels=gone, spec=never_saw)
     beside = verification.measure(net, trained, config, whole, subject)
     alone = verification.measure_erased(net, config, whole, gone)
     assert alone.keys() == {"previous_erasures", "previous_erasures_auc"}

@@ -57,6 +57,26 @@ def test_good_report_passes_every_gate() -> None:
     assert all(judged.passed for judged in verdict.metrics.values())
 
 
+def test_a_two_sided_gate_counts_the_misses_that_can_be_the_nets_doing() -> None:
+    hard = {
+        "unlearning_accuracy": (0.8, 0.5, "not_below"),
+        "forget_holdout_auc": (0.3, 0.5, "not_above"),
+        "mia_efficacy": (0.98, 0.7, "not_below"),
+    }
+    pushed = {name: measured(value, target, 0.0) for name, (value, target, _) in hard.items()}
+    assert len(acceptance.judge(samples_report(**pushed), POLICY).failures) == 3
+    retrained = {
+        name: pushed[name].model_copy(update={"side": side}) for name, (_, _, side) in hard.items()
+    }
+    verdict = acceptance.judge(samples_report(**retrained), POLICY)
+    assert verdict.passed, verdict.failures
+    assert verdict.metrics["forget_holdout_auc"].side == "not_above"
+    assert verdict.metrics["test_accuracy"].side == "not_below"  # the gate's own
+    known = retrained["forget_holdout_auc"].model_copy(update={"value": 0.7})
+    failed = acceptance.judge(samples_report(forget_holdout_auc=known), POLICY)
+    assert failed.failures == ("forget_holdout_auc: got 0.7000, expected at most 0.5500",)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "target"),
     [

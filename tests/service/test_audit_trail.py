@@ -1,11 +1,12 @@
 """The audit trail: no entry is missed, whatever order transactions commit in, and none changes."""
 
+import concurrent.futures
 import uuid
 
 import pytest
 import sqlalchemy as sa
 
-from service import audit_trail, database, tables, telling
+from service import audit_trail, database, destruction, queue, sweeping, tables, telling
 
 pytestmark = pytest.mark.usefixtures("empty")
 
@@ -72,3 +73,30 @@ def test_what_a_digest_is_made_of_stays_as_it_is_documented() -> None:
     assert audit_trail.digest_of(said) == (
         "ec3d2f06e25342b38ed22f8e1f5a4e7739a1883b660ffe1f5f2a596045bf8d78"
     )
+
+
+def test_who_chain_at_once_give_every_position_once() -> None:
+    subject = uuid.uuid4()
+    written(*("step" for _ in range(40)), object_id=subject)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        chained = [pool.submit(audit_trail.close) for _ in range(4)]
+        assert sum(one.result() for one in chained) == 40
+    whole = chain()
+    assert [entry.position for entry in whole] == list(range(1, len(whole) + 1))
+    assert len({entry.previous_digest for entry in whole}) == len(whole)
+
+
+def test_a_sweep_chains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one whose disk refuses to delete."""
+    monkeypatch.setattr(queue, "backlog", lambda _: 0)
+    monkeypatch.setattr(queue, "relay", lambda: 0)
+
+    def broken(_: object) -> int:
+        raise OSError("read-only file system")
+
+    monkeypatch.setattr(destruction, "destroy", broken)
+    subject = uuid.uuid4()
+    written("done", object_id=subject)
+    with pytest.raises(OSError, match="read-only"):
+        sweeping.sweep()
+    assert [entry.action for entry in read(subject)] == ["done"]
