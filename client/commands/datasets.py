@@ -59,6 +59,9 @@ def list_datasets(
     if as_json:
         console.print_json(found)
         return
+    if not found["items"]:
+        console.out.print("no datasets; `salun datasets push` registers one")
+        return
     render.table(
         ["dataset", "status", "rows", "splits", "classes", "registered"],
         (

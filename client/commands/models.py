@@ -133,6 +133,9 @@ def list_models(
     if as_json:
         console.print_json(found)
         return
+    if not found["items"]:
+        console.out.print("no models; `salun models push` registers one")
+        return
     render.table(
         ["model", "family", "dataset", "versions", "aliases", "registered"],
         (
