@@ -1,6 +1,6 @@
 """Tables for people."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import rich.markup
@@ -19,6 +19,23 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     for row in rows:
         shown.add_row(*(text(cell) for cell in row))
     console.out.print(shown)
+
+
+def listing(
+    found: Mapping[str, Any],
+    columns: Sequence[str],
+    row: Callable[[Mapping[str, Any]], Sequence[object]],
+    *,
+    none: str,
+    as_json: bool,
+) -> None:
+    """Print a body's ``items``: as they came, as a table, or ``none`` where there are none."""
+    if as_json:
+        console.print_json(found)
+    elif not found["items"]:
+        console.out.print(none)
+    else:
+        table(columns, map(row, found["items"]))
 
 
 def fields(pairs: Iterable[tuple[str, object]]) -> None:

@@ -208,7 +208,7 @@ def _judged(report: specs.VerificationReport, gates: Gates, z: float) -> Verdict
             continue
         judged[name] = _judge_one(measurement, gate, z)
         if judged[name].passed is False:
-            failures.append(_describe(name, judged[name], gate))
+            failures.append(_describe(name, judged[name]))
     return Verdict(passed=not failures, metrics=judged, failures=tuple(failures))
 
 
@@ -263,15 +263,15 @@ def _within(distance: float, allowed: float, side: specs.Side) -> bool:
     return specs.miss(distance, side) <= allowed + 1e-12  # 0.99 - 1.0 is not quite -0.01
 
 
-def _describe(name: str, judged: Judged, gate: Gate | None) -> str:
-    if judged.target is None or judged.allowed is None or gate is None:
+def _describe(name: str, judged: Judged) -> str:
+    if judged.target is None or judged.allowed is None or judged.side is None:
         return f"{name}: got {judged.value}, expected a target to compare it with"
     bounds = {
         "both": f"{judged.target:.4f} ± {judged.allowed:.4f}",
         "not_above": f"at most {judged.target + judged.allowed:.4f}",
         "not_below": f"at least {judged.target - judged.allowed:.4f}",
     }
-    expected = bounds[judged.side or gate.side] + _REASONS.get(name, "")
+    expected = bounds[judged.side] + _REASONS.get(name, "")
     return f"{name}: got {judged.value:.4f}, expected {expected}"
 
 

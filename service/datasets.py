@@ -1,5 +1,6 @@
 """Training sets: registered here, ingested into the ledger by ``service.ingestion``."""
 
+import uuid
 from collections.abc import Sequence
 from typing import Literal
 
@@ -65,30 +66,25 @@ def by_name(session: orm.Session, name: str) -> tables.Dataset:
 
 def job_of(session: orm.Session, dataset: tables.Dataset) -> tables.Job | None:
     """The newest ingestion job of a dataset."""
-    return session.scalar(
-        sa.select(tables.Job)
-        .where(tables.Job.subject_id == dataset.id)
-        .order_by(tables.Job.id.desc())
-        .limit(1)
-    )
+    return session.scalar(sa.select(tables.Job).where(tables.Job.id == _newest_job(dataset.id)))
 
 
 def listing(session: orm.Session) -> list[tuple[tables.Dataset, tables.Job | None]]:
     """All datasets by name, each with its newest ingestion job."""
-    job = orm.aliased(tables.Job)
-    newest = (
-        sa.select(job.id)
-        .where(job.subject_id == tables.Dataset.id)
-        .order_by(job.id.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
     found = session.execute(
         sa.select(tables.Dataset, tables.Job)
-        .outerjoin(tables.Job, tables.Job.id == newest)
+        .outerjoin(tables.Job, tables.Job.id == _newest_job(tables.Dataset.id))
         .order_by(tables.Dataset.name)
     )
     return [(dataset, job) for dataset, job in found]
+
+
+def _newest_job(
+    dataset_id: uuid.UUID | orm.InstrumentedAttribute[uuid.UUID],
+) -> sa.ScalarSelect[uuid.UUID]:
+    job = orm.aliased(tables.Job)
+    newest = sa.select(job.id).where(job.subject_id == dataset_id)
+    return newest.order_by(job.id.desc()).limit(1).scalar_subquery()
 
 
 def tells(session: orm.Session, dataset: tables.Dataset, column: Literal["label", "text"]) -> bool:

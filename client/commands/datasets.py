@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from client import console, errors, http, progress, render, session, transfer, waiting
+from client import errors, http, progress, render, session, transfer, waiting
 
 app = typer.Typer(no_args_is_help=True, help="Training sets: push, list.")
 
@@ -56,23 +56,17 @@ def list_datasets(
     """
     with session.opened(url, key, as_json=as_json) as api:
         found = api.get("/v1/datasets")
-    if as_json:
-        console.print_json(found)
-        return
-    if not found["items"]:
-        console.out.print("no datasets; `salun datasets push` registers one")
-        return
-    render.table(
+    render.listing(
+        found,
         ["dataset", "status", "rows", "splits", "classes", "registered"],
-        (
-            [
-                dataset["name"],
-                dataset["status"],
-                dataset["rows"],
-                dataset["splits"],
-                len(dataset["label_names"]),
-                render.moment(dataset["created_at"]),
-            ]
-            for dataset in found["items"]
-        ),
+        lambda dataset: [
+            dataset["name"],
+            dataset["status"],
+            dataset["rows"],
+            dataset["splits"],
+            len(dataset["label_names"]),
+            render.moment(dataset["created_at"]),
+        ],
+        none="no datasets; `salun datasets push` registers one",
+        as_json=as_json,
     )

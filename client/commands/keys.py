@@ -47,21 +47,18 @@ def list_keys(
     """
     with session.opened(url, key, as_json=as_json) as api:
         found = api.get("/v1/api-keys")
-    if as_json:
-        console.print_json(found)
-        return
-    render.table(
+    render.listing(
+        found,
         ["id", "name", "scopes", "created", "revoked"],
-        (
-            [
-                entry["id"],
-                entry["name"],
-                entry["scopes"],
-                render.moment(entry.get("created_at")),
-                render.moment(entry.get("revoked_at")),
-            ]
-            for entry in found["items"]
-        ),
+        lambda entry: [
+            entry["id"],
+            entry["name"],
+            entry["scopes"],
+            render.moment(entry.get("created_at")),
+            render.moment(entry.get("revoked_at")),
+        ],
+        none="no keys",
+        as_json=as_json,
     )
 
 

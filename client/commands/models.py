@@ -130,25 +130,19 @@ def list_models(
     """
     with session.opened(url, key, as_json=as_json) as api:
         found = api.get("/v1/models")
-    if as_json:
-        console.print_json(found)
-        return
-    if not found["items"]:
-        console.out.print("no models; `salun models push` registers one")
-        return
-    render.table(
+    render.listing(
+        found,
         ["model", "family", "dataset", "versions", "aliases", "registered"],
-        (
-            [
-                model["name"],
-                model["family"],
-                model["dataset"],
-                model["versions"],
-                model["aliases"],
-                render.moment(model["created_at"]),
-            ]
-            for model in found["items"]
-        ),
+        lambda model: [
+            model["name"],
+            model["family"],
+            model["dataset"],
+            model["versions"],
+            model["aliases"],
+            render.moment(model["created_at"]),
+        ],
+        none="no models; `salun models push` registers one",
+        as_json=as_json,
     )
 
 

@@ -68,23 +68,17 @@ def list_deployments(
             console.err.print(f"removed: no forget request waits for {remove} any more")
             return
         found = api.get(address)
-    if as_json:
-        console.print_json(found)
-        return
-    if not found["items"]:
-        console.out.print("no deployments: no forget request waits for one")
-        return
-    render.table(
+    render.listing(
+        found,
         ["deployment", "version", "up to date", "reported"],
-        (
-            [
-                item["deployment"],
-                item["version"],
-                "yes" if item["up_to_date"] else "no",
-                render.moment(item["reported_at"]),
-            ]
-            for item in found["items"]
-        ),
+        lambda item: [
+            item["deployment"],
+            item["version"],
+            "yes" if item["up_to_date"] else "no",
+            render.moment(item["reported_at"]),
+        ],
+        none="no deployments: no forget request waits for one",
+        as_json=as_json,
     )
 
 
