@@ -1,10 +1,12 @@
 """How far to go along the way found: θo + λ · m ⊙ (θu − θo), forward passes only.
 
 Among a few λ the one is taken whose forget set looks most like class-matched holdout samples,
-without giving up utility.
+without giving up utility. The search begins at λ = 1 and goes one way as long as that gets better,
+else the other way.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 
@@ -45,18 +47,36 @@ def search(
         seed: of the draw of retain samples.
 
     Returns:
-        ``factor`` λ and the objective at every λ, as ``objective_at_<λ>``.
+        ``factor`` λ and the objective at every λ looked at, as ``objective_at_<λ>``.
     """
     final = masked_step.copy_state(net)
     net.load_state_dict(original)
     judge = _Judge(net, config, data, seed)
-    found = {}
-    for factor in FACTORS:
+
+    def objective(factor: float) -> float:
         _set_point(net, original, final, factor, mask)
-        found[factor] = judge.objective()
-    best = min(FACTORS, key=lambda factor: (found[factor], abs(factor - 1.0)))
+        return judge.objective()
+
+    found = _walk(objective)
+    best = min(found, key=lambda factor: found[factor])
     _set_point(net, original, final, best, mask)
     return {"factor": best} | {f"objective_at_{f}": value for f, value in found.items()}
+
+
+def _walk(objective: Callable[[float], float]) -> dict[float, float]:
+    """The objective at 1 and at the factors beside it, away from 1 until it is no longer less."""
+    found = {1.0: objective(1.0)}
+    shorter, longer = ([f for f in FACTORS if f < 1.0], [f for f in FACTORS if f > 1.0])
+    for way in (shorter[::-1], longer):
+        least = found[1.0]
+        for factor in way:
+            found[factor] = objective(factor)
+            if found[factor] >= least:
+                break
+            least = found[factor]
+        if least < found[1.0]:
+            break
+    return found
 
 
 class _Judge:

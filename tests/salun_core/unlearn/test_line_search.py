@@ -39,3 +39,26 @@ def test_otherwise_all_are_one(data: contract.UnlearningData) -> None:
     assert one.share == 1.0
     with pytest.raises(errors.InvalidDataError, match="share no class"):
         line_search._matching(data, data.forget_set, some("x", [7]))
+
+
+@pytest.mark.parametrize(
+    ("least", "looked_at", "best"),
+    [
+        (1.0, [1.0, 0.85, 1.15], 1.0),
+        (0.85, [1.0, 0.85, 0.7], 0.85),
+        (0.6, [1.0, 0.85, 0.7], 0.7),
+        (1.15, [1.0, 0.85, 1.15, 1.3], 1.15),
+        (1.5, [1.0, 0.85, 1.15, 1.3], 1.3),
+    ],
+)
+def test_the_walk_goes_one_way_while_it_gets_better(
+    least: float, looked_at: list[float], best: float
+) -> None:
+    found = line_search._walk(lambda factor: abs(factor - least))
+    assert list(found) == looked_at
+    assert min(found, key=lambda factor: found[factor]) == best
+
+
+def test_where_all_are_alike_nothing_is_moved() -> None:
+    found = line_search._walk(lambda _: 1.0)
+    assert min(found, key=lambda factor: found[factor]) == 1.0
