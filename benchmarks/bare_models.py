@@ -18,6 +18,7 @@ from service import (
     artifacts,
     database,
     demands,
+    destruction,
     forget_requests,
     jobs,
     models,
@@ -162,5 +163,5 @@ def outcome(claimed: jobs.Claim) -> publication.Outcome:
 
 
 def _files(content: str) -> list[artifacts.FileRef]:
-    stored = storage.put([content.encode()])
+    stored = storage.put([content.encode()], destruction.announce)
     return [artifacts.FileRef("model.safetensors", stored.digest, stored.size)]

@@ -8,7 +8,7 @@ that began before it was condemned.
 import datetime
 import hashlib
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql
 from service import database, jobs, storage, tables, telling
 
 _MOST = 10_000  # contents in a sweep
+_KNOWN = (tables.Blob, tables.Made)  # what was sent or is served, and what was made
 
 
 def condemn(session: orm.Session, digests: Iterable[str]) -> None:
@@ -39,22 +40,31 @@ def condemn_unused(session: orm.Session, grace: datetime.timedelta) -> int:
     before = sa.func.clock_timestamp() - grace
     gone = tables.Condemned
     session.execute(sa.delete(gone).where(gone.created_at < before, _is_held(gone.digest)))
-    blob, step = tables.Blob, tables.JobStep
-    sent = sa.select(blob.digest).where(blob.created_at < before, ~_is_held(blob.digest))
-    made = sa.select(step.artifact_digest).where(
-        step.created_at < before, ~_is_held(step.artifact_digest)
-    )
-    doomed = {
-        *session.scalars(sent.limit(_MOST).with_for_update(skip_locked=True)),
-        *(one for one in session.scalars(made.limit(_MOST)) if storage.exists(one)),
-    }
+    unused: set[str] = set()
+    for table in _KNOWN:
+        found = sa.select(table.digest).where(table.created_at < before, ~_is_held(table.digest))
+        unused.update(session.scalars(found.limit(_MOST).with_for_update(skip_locked=True)))
+    doomed = set(filter(storage.exists, unused))
+    _forget(session, unused - doomed)
     known = set(session.scalars(sa.select(tables.Condemned.digest)))
     condemn(session, doomed - known)
     return len(doomed - known)
 
 
+def announce(digest: str) -> None:
+    """Note content that will be in the store, and is committed before it is.
+
+    Whatever condemned it before does not count any more.
+    """
+    row = postgresql.insert(tables.core(tables.Made)).values(digest=digest)
+    again = {"created_at": sa.func.clock_timestamp()}
+    with database.transaction() as session:
+        session.execute(row.on_conflict_do_update(index_elements=["digest"], set_=again))
+        _pardon(session, [digest])
+
+
 def want(session: orm.Session, content: storage.Stored) -> None:
-    """Note content that is in the store, or will be before the caller's transaction is committed.
+    """Note content that may be sent and served; a file that is not there yet comes after it.
 
     Whatever condemned it before does not count any more. Who destroys it holds its row: what comes
     after that stays.
@@ -106,7 +116,7 @@ def destroy(session: orm.Session) -> int:
         return 0
     listed = storage.listing()
     left = sorted(listed.intersection(ready))
-    session.execute(sa.delete(tables.Blob).where(tables.Blob.digest.in_(ready)))
+    _forget(session, ready)
     session.execute(
         sa.delete(tables.Condemned).where(
             tables.Condemned.digest.in_(ready), tables.Condemned.digest.not_in(left)
@@ -131,6 +141,12 @@ def is_needed(digest: str, *, besides: uuid.UUID) -> bool:
     """
     with database.transaction() as session:
         return bool(session.scalar(sa.select(_is_held(sa.literal(digest), besides))))
+
+
+def _forget(session: orm.Session, digests: Collection[str]) -> None:
+    """Know no more of content that is not in the store."""
+    for table in _KNOWN:
+        session.execute(sa.delete(table).where(table.digest.in_(digests)))
 
 
 def _pardon(session: orm.Session, digests: Sequence[str]) -> None:

@@ -107,7 +107,8 @@ class Plan:
 
 def keep(plan: Plan) -> str:
     """Store a plan; returns its digest, which stands in the job's inputs."""
-    return storage.put([json.dumps(asdict(plan), sort_keys=True).encode()]).digest
+    content = json.dumps(asdict(plan), sort_keys=True).encode()
+    return storage.put([content], destruction.announce).digest
 
 
 def kept(inputs: dict[str, Any] | None) -> Plan | None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import database, destruction, errors, storage, tables
+from service import database, destruction, storage, tables
 
 # What stays keeps its order, so its new place is its rank among what stays.
 _PLACES = sa.text(
@@ -52,9 +52,6 @@ def drop_rows(
             names.append(one.sample_id)
         stored = without(storage.path_of(files[file_index]), doomed)
         destruction.want(session, stored)
-        if not storage.exists(stored.digest):  # destroyed in that moment: tried again
-            detail = f"{stored.digest} was destroyed while it was made again"
-            raise errors.Outdated("content-destroyed", detail)
         files[file_index] = stored.digest
         session.execute(
             sa.delete(tables.Sample).where(
@@ -87,7 +84,7 @@ def without(path: Path, doomed: dict[int, set[int]]) -> storage.Stored:
                 table = table.cast(schema)
                 if table.num_rows:
                     writer.write_table(table, row_group_size=table.num_rows)
-        return storage.put_file(target)
+        return storage.put_file(target, destruction.announce)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,12 +80,20 @@ class Incoming:
         self._hash.update(chunk)
         self._file.write(chunk)
 
-    def commit(self, expected_digest: str | None = None) -> Stored:
-        """Make it visible; raises :class:`errors.Invalid` (``digest-mismatch``) on another hash."""
-        digest = self._hash.hexdigest()
-        if expected_digest is not None and digest != expected_digest:
-            detail = f"got content with sha256 {digest}, expected {expected_digest}"
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was written so far."""
+        return self._hash.hexdigest()
+
+    def require(self, digest: str) -> None:
+        """Raises :class:`errors.Invalid` (``digest-mismatch``) if it hashes to anything else."""
+        if self.digest != digest:
+            detail = f"got content with sha256 {self.digest}, expected {digest}"
             raise errors.Invalid("digest-mismatch", detail)
+
+    def commit(self) -> Stored:
+        """Make it visible; the database must know of it, see :func:`put`."""
+        digest = self.digest
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -111,18 +119,23 @@ def incoming(limit_bytes: int | None = None) -> Iterator[Incoming]:
         writer.discard()
 
 
-def put(chunks: Iterable[bytes]) -> Stored:
-    """Store content that we made ourselves."""
+def put(chunks: Iterable[bytes], announce: Callable[[str], None]) -> Stored:
+    """Store content that we made ourselves.
+
+    ``announce`` is told its digest before the file is there: what the database does not know of
+    would stay for ever if this process died before anything refers to it.
+    """
     with incoming() as writer:
         for chunk in chunks:
             writer.write(chunk)
+        announce(writer.digest)
         return writer.commit()
 
 
-def put_file(path: Path) -> Stored:
-    """Store a file that we made ourselves."""
+def put_file(path: Path, announce: Callable[[str], None]) -> Stored:
+    """The same with a file."""
     with path.open("rb") as stream:
-        return put(iter(lambda: stream.read(CHUNK_BYTES), b""))
+        return put(iter(lambda: stream.read(CHUNK_BYTES), b""), announce)
 
 
 def read(digest: str) -> bytes:

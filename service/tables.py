@@ -147,6 +147,17 @@ class Tombstone(Base):
     created_at: orm.Mapped[datetime.datetime] = _created()
 
 
+class Made(Base):
+    """Content that the service makes, noted before its file is in the store.
+
+    Whoever makes it may die before anything refers to it.
+    """
+
+    __tablename__ = "made_content"
+    digest: orm.Mapped[str] = orm.mapped_column(primary_key=True)
+    created_at: orm.Mapped[datetime.datetime] = _created()
+
+
 class Condemned(Base):
     """Content that shall leave the store once nothing needs it and nobody reads it any more."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from salun_core import architectures, progress, specs
 from salun_core.diffusion import data, folders, judge, judge_training, terms
-from service import artifacts, database, judges, storage
+from service import artifacts, database, destruction, judges, storage
 from worker import devices, samples
 
 _SEED = 0
@@ -120,7 +120,7 @@ def _keep(dataset: str, name: str, trained: judge.Judge, without: frozenset[str]
     with storage.linked({}) as folder:
         path = folder / "judge.safetensors"
         trained.to_file(path)
-        stored = storage.put_file(path)
+        stored = storage.put_file(path, destruction.announce)
     with database.transaction() as session:
         judges.keep(session, dataset, name, stored, _detail(trained), without)
 

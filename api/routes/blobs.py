@@ -113,7 +113,11 @@ def file_response(
 
 
 def _keep(writer: storage.Incoming, digest: str) -> storage.Stored:
-    """Make the content visible; what was condemned and is sent again is wanted again."""
+    """Make the content visible; what was condemned and is sent again is wanted again.
+
+    The row comes first: a process that is killed between the two leaves no file without one.
+    """
+    writer.require(digest)
     with database.transaction() as session:
         destruction.want(session, storage.Stored(digest, writer.size))
-        return writer.commit(digest)
+    return writer.commit()

@@ -62,6 +62,13 @@ class Faulted:
         assert self.rows("SELECT status FROM job WHERE id = %s", done["job_id"]) == [("succeeded",)]
         claims = "SELECT count(*) FROM event WHERE subject_id = %s AND type = 'completed'"
         assert self.rows(claims, done["id"]) == [(1,)]
+        assert self.unknown_files() == set()
+
+    def unknown_files(self) -> set[str]:
+        """Files in the store that the database does not know of: nothing would ever clear them."""
+        files = {path.name for path in (self.api.running.folder.root / "blobs").glob("*/*")}
+        known = "SELECT digest FROM blob UNION SELECT digest FROM made_content"
+        return files - {digest for (digest,) in self.rows(known)}
 
     def approve(self, request: dict[str, Any]) -> None:
         """A person says that the cause is mended."""

@@ -32,3 +32,4 @@ def test_random_faults_lose_nothing_and_double_nothing(faulted: Faulted) -> None
     assert sum(outcome.injected.values()) == INJECTIONS
     assert (outcome.account.lost, outcome.account.doubled) == (0, 0), dataclasses.asdict(outcome)
     assert outcome.account.found["succeeded"] == INJECTIONS
+    assert faulted.unknown_files() == set()

@@ -51,7 +51,7 @@ def check(family: generation_specs.GenerativeFamily, folder: dict[str, Any]) -> 
     files = []
     for path, content in folder.items():
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        stored = storage.put([data])
+        stored = storage.put([data], lambda _: None)
         files.append(artifacts.FileRef(path, stored.digest, stored.size))
     artifacts.check_listing(files)
     artifacts.check(family, files, ["a", "b"])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service import cancellation, database, jobs, queue, storage
+from service import cancellation, database, destruction, jobs, queue, storage
 from worker import endings
 
 pytestmark = pytest.mark.usefixtures("empty")
@@ -26,7 +26,7 @@ def claimed() -> jobs.Claim:
         jobs.enqueue(session, jobs.AUDIT, line="audit", subject_id=uuid.uuid4())
     found = claim()
     for name in (*NETS, "comparing/version"):
-        stored = storage.put([f"{found.job_id} {name}".encode()])
+        stored = storage.put([f"{found.job_id} {name}".encode()], destruction.announce)
         jobs.commit_step(found, name, stored.digest, 1.0)
     return found
 

@@ -151,7 +151,10 @@ def test_what_passed_but_is_not_served_is_not_erased_yet(caller: api_keys.Caller
 def test_what_a_failed_job_made_leaves_the_store(caller: api_keys.Caller, model: str) -> None:
     bare_models.submit(caller, model, bare_models.samples("s1"))
     claimed = claim()
-    plan, mask = (storage.put([name.encode()]).digest for name in ("its plan", "its mask"))
+    plan, mask = (
+        storage.put([name.encode()], destruction.announce).digest
+        for name in ("its plan", "its mask")
+    )
     jobs.pin_inputs(claimed, {"plan": plan})
     jobs.commit_step(claimed, "computing_saliency", mask, 1.0)
     with database.transaction() as session:

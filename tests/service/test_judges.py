@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import database, judges, storage, tables
+from service import database, destruction, judges, storage, tables
 
 NAME = "classes/1x8x8"
 pytestmark = pytest.mark.usefixtures("empty")
@@ -50,7 +50,7 @@ def erase(session: orm.Session, name: str, sample_id: str, version: int | None) 
 
 
 def keep(dataset: str, content: bytes, without: frozenset[str] = frozenset()) -> str:
-    stored = storage.put([content])
+    stored = storage.put([content], destruction.announce)
     with database.transaction() as session:
         judges.keep(session, dataset, NAME, stored, {}, without)
     return stored.digest

@@ -7,8 +7,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -46,13 +45,16 @@ def nothing_else(empty: sa.Engine) -> None:
     storage.clear_scratch(float("inf"))
 
 
-def written(data: bytes, *, sent: bool = True) -> str:
-    """The digest of content that was sent, or that no row tells of."""
-    stored = storage.put([data])
-    if sent:
-        with database.transaction() as session:
-            destruction.want(session, stored)
-    return stored.digest
+def written(data: bytes, announce: Callable[[str], None] = destruction.announce) -> str:
+    """The digest of content that was made."""
+    return storage.put([data], announce).digest
+
+
+def sent(data: bytes) -> str:
+    """The digest of content that was sent."""
+    with storage.incoming() as writer:
+        writer.write(data)
+        return blobs._keep(writer, writer.digest).digest
 
 
 def grow_old() -> None:
@@ -62,7 +64,7 @@ def grow_old() -> None:
         os.utime(path, (then, then), follow_symlinks=False)
     back = datetime.timedelta(seconds=TWO_DAYS)
     with database.transaction() as session:
-        for table in (tables.Blob, tables.JobStep):
+        for table in (tables.Blob, tables.Made):
             session.execute(sa.update(table).values(created_at=table.created_at - back))
 
 
@@ -81,36 +83,69 @@ def audited(action: str) -> list[dict[str, object]]:
 
 
 def test_what_was_sent_and_never_used_goes_after_a_day() -> None:
-    sent = written(b"never used")
+    unused = sent(b"never used")
     assert swept() == 0  # who sent it names it afterwards
     grow_old()
-    fresh = written(b"sent just now")
+    fresh = sent(b"sent just now")
     assert swept() == 1
     assert storage.listing() == {fresh}
     with database.transaction() as session:
-        assert session.get(tables.Blob, sent) is None
+        assert session.get(tables.Blob, unused) is None
         assert session.get(tables.Blob, fresh) is not None
-        assert session.get(tables.Condemned, sent) is None
+        assert session.get(tables.Condemned, unused) is None
     assert audited("content.unused") == [{"contents": 1}]
     assert len(audited("content.destroy")) == 1
     assert swept() == 0
     assert len(audited("content.unused")) == 1
     grow_old()
-    written(b"sent just now")  # again: it is as good as new
+    sent(b"sent just now")  # again: it is as good as new
     assert swept() == 0
 
 
 def test_a_wrong_database_costs_nothing() -> None:
     """Whoever starts the service with an empty one on a store full of data deletes none of it."""
-    full = {written(f"of another database {n}".encode(), sent=False) for n in range(3)}
+    full = {written(f"of another database {n}".encode(), lambda _: None) for n in range(3)}
     grow_old()
     assert swept() == 0
     assert storage.listing() == full
 
 
+def test_what_was_made_by_who_died_then_goes_after_a_day() -> None:
+    """The worker was killed between the file and the row that would have referred to it."""
+    written(b"a mask")
+    assert swept() == 0
+    grow_old()
+    assert swept() == 1
+    assert storage.listing() == set()
+    with database.transaction() as session:
+        assert not session.scalars(sa.select(tables.Made)).all()
+
+
+@pytest.mark.parametrize("put", [written, sent])
+def test_who_dies_between_row_and_file_leaves_nothing(
+    put: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_: storage.Incoming) -> storage.Stored:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.Incoming, "commit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            put(b"a mask")
+    assert storage.listing() == set()
+    grow_old()
+    assert swept() == 0  # there was nothing to destroy
+    assert audited("content.unused") == []
+    with database.transaction() as session:
+        for table in (tables.Blob, tables.Made):
+            assert not session.scalars(sa.select(table)).all()
+    assert storage.read(put(b"a mask")) == b"a mask"
+
+
 def test_everything_that_is_referred_to_stays() -> None:
-    weights, data, judge, shadow, step, plan = (
-        written(name.encode()) for name in ("weights", "data", "judge", "shadow", "step", "plan")
+    weights, data = sent(b"weights"), sent(b"data")
+    judge, shadow, step, plan = (
+        written(name.encode()) for name in ("judge", "shadow", "step", "plan")
     )
     net = duties.new_model({})
     with database.transaction() as session:
@@ -142,7 +177,7 @@ def test_everything_that_is_referred_to_stays() -> None:
 
 def test_pictures_of_a_report_go_with_the_proof_window() -> None:
     """They show what was forgotten: after the window the report names them by digest alone."""
-    before, after = written(b"\x89PNG before"), written(b"\x89PNG after")
+    before, after = sent(b"\x89PNG before"), written(b"\x89PNG after")
     net = duties.new_model({"proof_window_seconds": 3600.0})
     with database.transaction() as session:
         model = models.by_name(session, net)
@@ -234,7 +269,7 @@ def test_less_than_an_hour_is_no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def condemned(data: bytes) -> str:
-    digest = written(data)
+    digest = sent(data)
     with database.transaction() as session:
         destruction.condemn(session, [digest])
     return digest
@@ -297,25 +332,23 @@ def test_who_names_what_is_being_destroyed_is_told_that_it_is_not_there(
             registering.result(20)
 
 
-def test_what_is_sent_again_while_it_is_destroyed_is_there_afterwards(
+@pytest.mark.parametrize(("put", "table"), [(written, tables.Made), (sent, tables.Blob)])
+def test_what_comes_again_while_it_is_destroyed_is_there_afterwards(
+    put: Callable[[bytes], str],
+    table: type[tables.Made | tables.Blob],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     digest = condemned(b"wanted again")
-
-    def send() -> Path:
-        with storage.incoming() as writer:
-            writer.write(b"wanted again")
-            return storage.path_of(blobs._keep(writer, digest).digest)
-
     with being_destroyed(monkeypatch) as (pool, go_on, destroying):
-        sending = pool.submit(send)
+        putting = pool.submit(put, b"wanted again")
         time.sleep(0.3)
-        assert not sending.done()
+        assert not putting.done()
         go_on.set()
         assert destroying.result(20) == 1
-        assert sending.result(20).read_bytes() == b"wanted again"
+        assert putting.result(20) == digest
+    assert storage.read(digest) == b"wanted again"
     with database.transaction() as session:
-        assert session.get(tables.Blob, digest) is not None
+        assert session.get(table, digest) is not None
         assert session.get(tables.Condemned, digest) is None
 
 
@@ -323,10 +356,10 @@ def test_what_is_being_sent_again_is_left(monkeypatch: pytest.MonkeyPatch) -> No
     digest = condemned(b"wanted again")
     commit = storage.Incoming.commit
 
-    def beside_a_sweep(writer: storage.Incoming, expected: str | None = None) -> storage.Stored:
+    def beside_a_sweep(writer: storage.Incoming) -> storage.Stored:
         with concurrent.futures.ThreadPoolExecutor() as pool:
             assert pool.submit(destroyed).result(20) == 0
-        return commit(writer, expected)
+        return commit(writer)
 
     monkeypatch.setattr(storage.Incoming, "commit", beside_a_sweep)
     with storage.incoming() as writer:
@@ -382,7 +415,7 @@ def test_what_is_held_after_all_is_pardoned() -> None:
 
 
 def test_what_is_gone_cannot_be_named() -> None:
-    digest = written(b"gone")
+    digest = sent(b"gone")
     storage.remove(digest)  # and its process died before the row went too
     with database.transaction() as session:
         assert destruction.keep_from(session, [digest]) == {}
@@ -416,4 +449,6 @@ def test_many_contents_are_looked_through_beside_many_jobs_and_versions() -> Non
     grow_old()
     with database.transaction() as session:
         session.execute(sa.text("SET LOCAL statement_timeout = '20s'"))
-        assert destruction.condemn_unused(session, datetime.timedelta(days=1)) == 10_000
+        destruction.condemn_unused(session, datetime.timedelta(days=1))
+        left = session.scalar(sa.select(sa.func.count()).select_from(tables.Blob))
+    assert left == 20 * count + 1 - 10_000  # the model's; of the others none has a file

@@ -28,7 +28,7 @@ from salun_core.diffusion import (
 from salun_core.diffusion import judge as judges
 from salun_core.diffusion.unlearn import contract as unlearn_contract
 from salun_core.diffusion.unlearn import methods
-from service import artifacts, families, plans, storage
+from service import artifacts, destruction, families, plans, storage
 from worker import captions, devices, judging, places, samples
 from worker.families import contract
 
@@ -367,7 +367,7 @@ def _not_measured(asked: questions.Questions, measured: specs.VerificationReport
 
 
 def _kept(name: str, content: bytes) -> dict[str, Any]:
-    stored = storage.put([content])
+    stored = storage.put([content], destruction.announce)
     return {"name": name, "digest": stored.digest, "size": stored.size}
 
 
