@@ -47,27 +47,12 @@ def unlearn(
         rows = loop.choose(len(data.forget), spec.forget_batch_size, random)
         conditions = data.forget.conditions(rows)
         noisy, timesteps = _partly_drawn(generator, scheduler, conditions, null, random)
-        target = away(teacher, noisy, timesteps, conditions, null, eta)
+        target = loss_parts.turned_away(teacher, noisy, timesteps, conditions, null, eta)
         noised = denoising.Noised(noisy, timesteps, target)
         (forget,) = parts.losses(loss_parts.Part(noised, conditions, target))
         return {"forget": forget.mean()}
 
     return loop.train(generator, mask, spec, losses, report, checkpoints)
-
-
-@torch.no_grad()
-def away(
-    teacher: generators.Generator,
-    noisy: torch.Tensor,
-    timesteps: torch.Tensor,
-    conditions: torch.Tensor,
-    null: torch.Tensor,
-    eta: float,
-) -> torch.Tensor:
-    """ε_o(z) − η (ε_o(z, c) − ε_o(z)), float32 (B, ...), of noisy latents (B, ...)."""
-    conditional = teacher.predict(noisy, timesteps, conditions).float()
-    free = teacher.predict(noisy, timesteps, null.expand(conditions.shape)).float()
-    return free - eta * (conditional - free)
 
 
 def _partly_drawn(

@@ -11,6 +11,9 @@ from salun_core.diffusion import generator as generators
 from salun_core.diffusion.unlearn import contract, loop
 
 _PREFERRED = 4.0  # times as often as others come samples that have a stand-in
+# η of arXiv 2303.07345. In 600 pictures for a forgotten class of digits a judge saw it 11 times
+# with 1, once with 2 and never with 3, which sends them further from where retraining does (n 3).
+_AWAY = 2.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,8 +108,7 @@ class Parts:
         """So many forget samples towards the far side of what the teacher says without a condition.
 
         The score of all that is kept is that of everything less the forgotten part's:
-        2 ε(x_t) − ε(x_t | c) points there (Gandikota et al., arXiv 2303.07345, with η = 1). A model
-        without a null condition is anchored instead.
+        :func:`turned_away` points there. A model without a null condition is anchored instead.
         """
         forget = self._data.forget
         rows = loop.choose(len(forget), size, random)
@@ -116,14 +118,17 @@ class Parts:
             return Part(
                 noised, own, self._said(noised, self._data.anchors_of(forget.rows[rows], random))
             )
-        unconditional = self._said(noised, self._null.expand(own.shape))
-        return Part(noised, own, 2.0 * unconditional - self._said(noised, own))
+        asked = noised.latents, noised.timesteps, own, self._null
+        return Part(noised, own, turned_away(self._frozen(), *asked, _AWAY))
 
     @torch.no_grad()
     def _said(self, noised: denoising.Noised, conditions: torch.Tensor) -> torch.Tensor:
+        return self._frozen().predict(noised.latents, noised.timesteps, conditions).float()
+
+    def _frozen(self) -> generators.Generator:
         if self._teacher is None:
             raise errors.InvalidInputError("got no teacher, expected the frozen original")
-        return self._teacher.predict(noised.latents, noised.timesteps, conditions).float()
+        return self._teacher
 
     def losses(self, *parts: Part) -> list[torch.Tensor]:
         """Mean squared errors of each part's samples, (B,) for each, in one forward pass."""
@@ -135,6 +140,24 @@ class Parts:
         errors_of = (predicted.float() - target).square().flatten(1).mean(1)
         sizes = [len(part.target) for part in parts]
         return list(errors_of.split(sizes))  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def turned_away(
+    teacher: generators.Generator,
+    noisy: torch.Tensor,
+    timesteps: torch.Tensor,
+    conditions: torch.Tensor,
+    null: torch.Tensor,
+    eta: float,
+) -> torch.Tensor:
+    """ε_o(z) − η (ε_o(z, c) − ε_o(z)), float32 (B, ...), of noisy latents (B, ...).
+
+    Equation 7 of Gandikota et al., arXiv 2303.07345.
+    """
+    conditional = teacher.predict(noisy, timesteps, conditions).float()
+    free = teacher.predict(noisy, timesteps, null.expand(conditions.shape)).float()
+    return free - eta * (conditional - free)
 
 
 def frozen_copy(generator: generators.Generator) -> generators.Generator:

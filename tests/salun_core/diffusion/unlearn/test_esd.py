@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from salun_core import errors, masks
-from salun_core.diffusion.unlearn import esd, methods
+from salun_core.diffusion.unlearn import methods, parts
 from tests.salun_core.diffusion import tiny, two_weights
 
 
 def test_target_points_away_from_the_condition() -> None:
     """w₁z − η((w₁z + w₂c) − w₁z) = 0.25·4 − 3·(0.5·2) = −2 for z = 4, c = 2, η = 3."""
-    target = esd.away(
+    target = parts.turned_away(
         two_weights.TwoWeights(),
         torch.full((1, 1, 1, 1), 4.0),
         torch.tensor([7]),

@@ -59,14 +59,14 @@ def test_the_teacher_gets_no_gradient_and_does_not_move() -> None:
 
 
 def test_away_lies_on_the_far_side_of_what_is_said_without_a_condition() -> None:
-    """ε(x|c) = w₁x + w₂c and ε(x) = w₁x, so the target is w₁x − w₂c."""
+    """ε(x|c) = w₁x + w₂c and ε(x) = w₁x, so with η = 2 the target is w₁x − 2 w₂c."""
     generator = two_weights.TwoWeights()
     data = two_weights.two_becomes_one(generator)
     drawn = parts.Parts(generator, data, tiny.spec(), parts.frozen_copy(generator))
     part = drawn.away(4, torch.Generator().manual_seed(0))
     told = part.conditions.reshape(-1, 1, 1, 1)
     assert bool((told != 0.0).all())
-    expected = two_weights.W1 * part.noised.latents - two_weights.W2 * told
+    expected = two_weights.W1 * part.noised.latents - 2.0 * two_weights.W2 * told
     assert torch.allclose(part.target, expected)
 
 
