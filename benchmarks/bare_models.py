@@ -163,5 +163,5 @@ def outcome(claimed: jobs.Claim) -> publication.Outcome:
 
 
 def _files(content: str) -> list[artifacts.FileRef]:
-    stored = storage.put([content.encode()], destruction.announce)
+    stored = storage.put([content.encode()], destruction.arriving)
     return [artifacts.FileRef("model.safetensors", stored.digest, stored.size)]

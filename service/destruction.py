@@ -5,10 +5,11 @@ tried again. Content that something still refers to stays, and so does what a ru
 that began before it was condemned.
 """
 
+import contextlib
 import datetime
 import hashlib
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -17,7 +18,6 @@ from sqlalchemy.dialects import postgresql
 from service import database, jobs, storage, tables, telling
 
 _MOST = 10_000  # contents in a sweep
-_KNOWN = (tables.Blob, tables.Made)  # what was sent or is served, and what was made
 
 
 def condemn(session: orm.Session, digests: Iterable[str]) -> None:
@@ -34,47 +34,56 @@ def condemn_unused(session: orm.Session, grace: datetime.timedelta) -> int:
     """Condemn what the database knows of and nothing refers to any more; returns how much.
 
     What it does not know of stays: whoever starts the service with a wrong database, or an empty
-    one, loses nothing. A file that is being sent again is left. What was condemned as long ago and
-    is held, because somebody named it in that moment, is pardoned: who gives it up condemns anew.
+    one, loses nothing. A file that is being sent again is left, and so is what came since the first
+    unfinished job began: it may be that job's. What was condemned as long ago and is held, because
+    somebody named it in that moment, is pardoned: who gives it up condemns anew.
     """
     before = sa.func.clock_timestamp() - grace
-    gone = tables.Condemned
+    gone, content, job = tables.Condemned, tables.Content, tables.Job
     session.execute(sa.delete(gone).where(gone.created_at < before, _is_held(gone.digest)))
-    unused: set[str] = set()
-    for table in _KNOWN:
-        found = sa.select(table.digest).where(table.created_at < before, ~_is_held(table.digest))
-        unused.update(session.scalars(found.limit(_MOST).with_for_update(skip_locked=True)))
+    began = sa.select(sa.func.min(job.started_at)).where(job.status.in_(jobs.UNFINISHED))
+    unused = session.scalars(
+        sa.select(content.digest)
+        .where(
+            content.created_at < sa.func.least(before, began.scalar_subquery()),
+            ~_is_held(content.digest),
+        )
+        .limit(_MOST)
+        .with_for_update(skip_locked=True)
+    ).all()
     doomed = set(filter(storage.exists, unused))
-    _forget(session, unused - doomed)
-    known = set(session.scalars(sa.select(tables.Condemned.digest)))
+    session.execute(sa.delete(content).where(content.digest.in_(set(unused) - doomed)))
+    known = set(session.scalars(sa.select(gone.digest)))
     condemn(session, doomed - known)
     return len(doomed - known)
 
 
-def announce(digest: str) -> None:
-    """Note content that will be in the store, and is committed before it is.
+@contextlib.contextmanager
+def arriving(digest: str) -> Iterator[orm.Session]:
+    """Within the block, content comes into the store.
 
-    Whatever condemned it before does not count any more.
+    Its row is committed before: who dies in the block, or before anything refers to the content,
+    leaves no file that the database does not know of. And its row is held in the block, by the
+    transaction that is given: nobody destroys what is just coming.
     """
-    row = postgresql.insert(tables.core(tables.Made)).values(digest=digest)
-    again = {"created_at": sa.func.clock_timestamp()}
     with database.transaction() as session:
-        session.execute(row.on_conflict_do_update(index_elements=["digest"], set_=again))
-        _pardon(session, [digest])
+        _note(session, digest)
+    with database.transaction() as session:
+        _note(session, digest)
+        yield session
 
 
 def want(session: orm.Session, content: storage.Stored) -> None:
-    """Note content that may be sent and served; a file that is not there yet comes after it.
+    """Note content that may be served, and is in the store or :func:`arriving`.
 
-    Whatever condemned it before does not count any more. Who destroys it holds its row: what comes
-    after that stays.
+    What condemned it before does not count any more, and nobody destroys it before the caller's
+    transaction ends. Whether it is there is to be looked at afterwards.
     """
-    row = postgresql.insert(tables.core(tables.Blob)).values(
-        digest=content.digest, size=content.size
+    _note(session, content.digest)
+    row = postgresql.insert(tables.Blob).values(digest=content.digest, size=content.size)
+    session.execute(
+        row.on_conflict_do_update(index_elements=["digest"], set_={"size": row.excluded.size})
     )
-    again = {"size": row.excluded.size, "created_at": sa.func.clock_timestamp()}
-    session.execute(row.on_conflict_do_update(index_elements=["digest"], set_=again))
-    _pardon(session, [content.digest])
 
 
 def condemn_cache(session: orm.Session, files: Sequence[str]) -> None:
@@ -87,9 +96,14 @@ def keep_from(session: orm.Session, digests: Sequence[str]) -> dict[str, int]:
 
     Who refers to content calls this first: it is there until the reference is committed.
     """
-    blob = tables.Blob
-    found = sa.select(blob.digest, blob.size).where(blob.digest.in_(digests))
-    sizes = dict(session.execute(found.with_for_update(read=True, key_share=True)).all())
+    blob, content = tables.Blob, tables.Content
+    found = (
+        sa.select(blob.digest, blob.size)
+        .join(content, content.digest == blob.digest)
+        .where(blob.digest.in_(digests))
+        .with_for_update(read=True, key_share=True, of=content)
+    )
+    sizes = dict(session.execute(found).all())
     there = {digest: size for digest, size in sizes.items() if storage.exists(digest)}
     _pardon(session, list(there))
     return there
@@ -102,8 +116,8 @@ def destroy(session: orm.Session) -> int:
     none of the condemned was among them.
     """
     candidates = session.scalars(_ready().limit(_MOST)).all()
-    blob = tables.Blob.digest
-    known = sa.select(blob).where(blob.in_(candidates))
+    content = tables.Content.digest
+    known = sa.select(content).where(content.in_(candidates))
     # Held until it is gone from the table too: who names it afterwards does not find it. What is
     # being named, or sent again, is left; what was meanwhile, the last statement sees.
     ours = session.scalars(known.with_for_update(skip_locked=True)).all()
@@ -116,7 +130,7 @@ def destroy(session: orm.Session) -> int:
         return 0
     listed = storage.listing()
     left = sorted(listed.intersection(ready))
-    _forget(session, ready)
+    session.execute(sa.delete(tables.Content).where(content.in_(ready)))
     session.execute(
         sa.delete(tables.Condemned).where(
             tables.Condemned.digest.in_(ready), tables.Condemned.digest.not_in(left)
@@ -143,10 +157,12 @@ def is_needed(digest: str, *, besides: uuid.UUID) -> bool:
         return bool(session.scalar(sa.select(_is_held(sa.literal(digest), besides))))
 
 
-def _forget(session: orm.Session, digests: Collection[str]) -> None:
-    """Know no more of content that is not in the store."""
-    for table in _KNOWN:
-        session.execute(sa.delete(table).where(table.digest.in_(digests)))
+def _note(session: orm.Session, digest: str) -> None:
+    """Know of content, as if it had come just now; whatever condemned it before does not count."""
+    row = postgresql.insert(tables.Content).values(digest=digest)
+    again = {"created_at": sa.func.clock_timestamp()}
+    session.execute(row.on_conflict_do_update(index_elements=["digest"], set_=again))
+    _pardon(session, [digest])
 
 
 def _pardon(session: orm.Session, digests: Sequence[str]) -> None:

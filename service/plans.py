@@ -108,7 +108,7 @@ class Plan:
 def keep(plan: Plan) -> str:
     """Store a plan; returns its digest, which stands in the job's inputs."""
     content = json.dumps(asdict(plan), sort_keys=True).encode()
-    return storage.put([content], destruction.announce).digest
+    return storage.put([content], destruction.arriving).digest
 
 
 def kept(inputs: dict[str, Any] | None) -> Plan | None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import database, destruction, storage, tables
+from service import database, destruction, errors, storage, tables
 
 # What stays keeps its order, so its new place is its rank among what stays.
 _PLACES = sa.text(
@@ -44,15 +44,22 @@ def drop_rows(
         samples: of this dataset, by file, row group and row.
     """
     files = list(dataset.files)
-    for file_index, in_file in itertools.groupby(samples, key=lambda one: one.file_index):
-        doomed: dict[int, set[int]] = {}
-        names = []
-        for one in in_file:
-            doomed.setdefault(one.row_group, set()).add(one.row_index)
-            names.append(one.sample_id)
-        stored = without(storage.path_of(files[file_index]), doomed)
+    by_file = {
+        file_index: list(in_file)
+        for file_index, in_file in itertools.groupby(samples, key=lambda one: one.file_index)
+    }
+    # All are written before one is held: two that lose all rows are the same file.
+    written = {
+        file_index: without(storage.path_of(files[file_index]), _by_row_group(in_file))
+        for file_index, in_file in by_file.items()
+    }
+    for file_index, stored in written.items():
         destruction.want(session, stored)
+        if not storage.exists(stored.digest):  # somebody else made it needless in that moment
+            detail = f"{stored.digest} was destroyed after it was made; it is made again"
+            raise errors.Outdated("content-destroyed", detail)
         files[file_index] = stored.digest
+        names = [one.sample_id for one in by_file[file_index]]
         session.execute(
             sa.delete(tables.Sample).where(
                 tables.Sample.dataset_id == dataset.id,
@@ -65,6 +72,13 @@ def drop_rows(
     gone = collections.Counter(str(one.label) for one in samples if one.split == tables.TRAIN)
     dataset.class_sizes = {label: size - gone[label] for label, size in dataset.class_sizes.items()}
     session.flush()
+
+
+def _by_row_group(samples: Sequence[tables.Sample]) -> dict[int, set[int]]:
+    found = collections.defaultdict(set)
+    for one in samples:
+        found[one.row_group].add(one.row_index)
+    return found
 
 
 def without(path: Path, doomed: dict[int, set[int]]) -> storage.Stored:
@@ -84,7 +98,7 @@ def without(path: Path, doomed: dict[int, set[int]]) -> storage.Stored:
                 table = table.cast(schema)
                 if table.num_rows:
                     writer.write_table(table, row_group_size=table.num_rows)
-        return storage.put_file(target, destruction.announce)
+        return storage.put_file(target, destruction.arriving)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -19,6 +19,8 @@ from pathlib import Path
 from service import errors, settings
 
 CHUNK_BYTES = 2**20
+# What is entered with a digest while its file comes into the store, so that the database knows.
+Arriving = Callable[[str], contextlib.AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Incoming:
             raise errors.Invalid("digest-mismatch", detail)
 
     def commit(self) -> Stored:
-        """Make it visible; the database must know of it, see :func:`put`."""
+        """Make it visible; within ``destruction.arriving``."""
         digest = self.digest
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -119,23 +121,19 @@ def incoming(limit_bytes: int | None = None) -> Iterator[Incoming]:
         writer.discard()
 
 
-def put(chunks: Iterable[bytes], announce: Callable[[str], None]) -> Stored:
-    """Store content that we made ourselves.
-
-    ``announce`` is told its digest before the file is there: what the database does not know of
-    would stay for ever if this process died before anything refers to it.
-    """
+def put(chunks: Iterable[bytes], arriving: Arriving) -> Stored:
+    """Store content that we made ourselves; see ``destruction.arriving``."""
     with incoming() as writer:
         for chunk in chunks:
             writer.write(chunk)
-        announce(writer.digest)
-        return writer.commit()
+        with arriving(writer.digest):
+            return writer.commit()
 
 
-def put_file(path: Path, announce: Callable[[str], None]) -> Stored:
+def put_file(path: Path, arriving: Arriving) -> Stored:
     """The same with a file."""
     with path.open("rb") as stream:
-        return put(iter(lambda: stream.read(CHUNK_BYTES), b""), announce)
+        return put(iter(lambda: stream.read(CHUNK_BYTES), b""), arriving)
 
 
 def read(digest: str) -> bytes:

@@ -86,13 +86,25 @@ TRAIN = "train"
 """The split that a model was trained on."""
 
 
+class Content(Base):
+    """A file of the store, by SHA-256, from before it is there until after it is gone.
+
+    ``created_at`` is when it last came.
+    """
+
+    __tablename__ = "content"
+    digest: orm.Mapped[str] = orm.mapped_column(primary_key=True)
+    created_at: orm.Mapped[datetime.datetime] = _created()
+
+
 class Blob(Base):
-    """Content that is whole in the store, by SHA-256."""
+    """Content that was sent or may be served."""
 
     __tablename__ = "blob"
-    digest: orm.Mapped[str] = orm.mapped_column(primary_key=True)
+    digest: orm.Mapped[str] = orm.mapped_column(
+        sa.ForeignKey("content.digest", ondelete="CASCADE"), primary_key=True
+    )
     size: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
-    created_at: orm.Mapped[datetime.datetime] = _created()
 
 
 class Dataset(Base):
@@ -144,17 +156,6 @@ class Tombstone(Base):
     subject_mark: orm.Mapped[str | None]
     content_mark: orm.Mapped[bytes] = orm.mapped_column(index=True)
     label: orm.Mapped[int | None]
-    created_at: orm.Mapped[datetime.datetime] = _created()
-
-
-class Made(Base):
-    """Content that the service makes, noted before its file is in the store.
-
-    Whoever makes it may die before anything refers to it.
-    """
-
-    __tablename__ = "made_content"
-    digest: orm.Mapped[str] = orm.mapped_column(primary_key=True)
     created_at: orm.Mapped[datetime.datetime] = _created()
 
 

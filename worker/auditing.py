@@ -247,7 +247,7 @@ class _Shadows:
         tensors = compute()
         path = self._scratch / "shadow_pair"
         weights.write(path, tensors, {"name": name})
-        stored = storage.put_file(path, destruction.announce)
+        stored = storage.put_file(path, destruction.arriving)
         with database.transaction() as session:
             jobs.hold(session, self._claimed)
             audits.keep_shadow_pair(session, self._base, name, stored.digest)

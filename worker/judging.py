@@ -120,7 +120,7 @@ def _keep(dataset: str, name: str, trained: judge.Judge, without: frozenset[str]
     with storage.linked({}) as folder:
         path = folder / "judge.safetensors"
         trained.to_file(path)
-        stored = storage.put_file(path, destruction.announce)
+        stored = storage.put_file(path, destruction.arriving)
     with database.transaction() as session:
         judges.keep(session, dataset, name, stored, _detail(trained), without)
 

@@ -35,7 +35,7 @@ class Steps:
         began = time.monotonic()
         path = self._scratch / name.replace("/", "-")
         produce(path, progress)
-        stored = storage.put_file(path, destruction.announce)
+        stored = storage.put_file(path, destruction.arriving)
         path.unlink()
         run_seconds = time.monotonic() - began
         jobs.commit_step(self._lease.claimed, name, stored.digest, run_seconds)
@@ -82,7 +82,7 @@ class StoredCheckpoints:
         path = self._scratch / "checkpoint"
         # It names its job: no other has the same digest, so that it can be dropped.
         weights.write(path, state, {"step": str(step), "job": str(self._claimed.job_id)})
-        stored = storage.put_file(path, destruction.announce)
+        stored = storage.put_file(path, destruction.arriving)
         jobs.commit_step(self._claimed, self._name, stored.digest, 0.0)
         if before is not None and before.artifact_digest != stored.digest:
             storage.remove(before.artifact_digest)

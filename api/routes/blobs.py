@@ -9,7 +9,7 @@ from starlette import concurrency, datastructures, types
 from api import auth, sessions, waiting
 from api import errors as api_errors
 from api.schemas import base, registry
-from service import database, destruction, errors, settings, storage, tables, versions
+from service import destruction, errors, settings, storage, tables, versions
 
 router = fastapi.APIRouter(prefix="/v1/blobs/sha256", tags=["blobs"])
 WRITE_BYTES = 2**20
@@ -113,11 +113,8 @@ def file_response(
 
 
 def _keep(writer: storage.Incoming, digest: str) -> storage.Stored:
-    """Make the content visible; what was condemned and is sent again is wanted again.
-
-    The row comes first: a process that is killed between the two leaves no file without one.
-    """
+    """Make the content visible; what was condemned and is sent again is wanted again."""
     writer.require(digest)
-    with database.transaction() as session:
+    with destruction.arriving(digest) as session:
         destruction.want(session, storage.Stored(digest, writer.size))
-    return writer.commit()
+        return writer.commit()

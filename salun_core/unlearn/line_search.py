@@ -71,7 +71,7 @@ def _walk(objective: Callable[[float], float]) -> dict[float, float]:
         least = found[1.0]
         for factor in way:
             found[factor] = objective(factor)
-            if found[factor] >= least:
+            if not found[factor] < least:
                 break
             least = found[factor]
         if least < found[1.0]:

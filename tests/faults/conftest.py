@@ -67,8 +67,7 @@ class Faulted:
     def unknown_files(self) -> set[str]:
         """Files in the store that the database does not know of: nothing would ever clear them."""
         files = {path.name for path in (self.api.running.folder.root / "blobs").glob("*/*")}
-        known = "SELECT digest FROM blob UNION SELECT digest FROM made_content"
-        return files - {digest for (digest,) in self.rows(known)}
+        return files - {digest for (digest,) in self.rows("SELECT digest FROM content")}
 
     def approve(self, request: dict[str, Any]) -> None:
         """A person says that the cause is mended."""

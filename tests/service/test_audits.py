@@ -26,7 +26,7 @@ def claimed() -> jobs.Claim:
         jobs.enqueue(session, jobs.AUDIT, line="audit", subject_id=uuid.uuid4())
     found = claim()
     for name in (*NETS, "comparing/version"):
-        stored = storage.put([f"{found.job_id} {name}".encode()], destruction.announce)
+        stored = storage.put([f"{found.job_id} {name}".encode()], destruction.arriving)
         jobs.commit_step(found, name, stored.digest, 1.0)
     return found
 

@@ -152,7 +152,7 @@ def test_what_a_failed_job_made_leaves_the_store(caller: api_keys.Caller, model:
     bare_models.submit(caller, model, bare_models.samples("s1"))
     claimed = claim()
     plan, mask = (
-        storage.put([name.encode()], destruction.announce).digest
+        storage.put([name.encode()], destruction.arriving).digest
         for name in ("its plan", "its mask")
     )
     jobs.pin_inputs(claimed, {"plan": plan})

@@ -50,7 +50,7 @@ def caller() -> api_keys.Caller:
 
 
 def stored(data: bytes) -> str:
-    content = storage.put([data], destruction.announce)
+    content = storage.put([data], destruction.arriving)
     with database.transaction() as session:
         session.merge(tables.Blob(digest=content.digest, size=content.size))
     return content.digest
@@ -87,7 +87,7 @@ def over(dataset_id: uuid.UUID, name: str) -> str:
 def add_version(session: sa.orm.Session, model: tables.Model) -> tables.Version:
     """The next version, served, with weights of its own."""
     number = versions.next_number(session, model)
-    content = storage.put([f"weights of {model.name} {number}".encode()], destruction.announce)
+    content = storage.put([f"weights of {model.name} {number}".encode()], destruction.arriving)
     session.merge(tables.Blob(digest=content.digest, size=content.size))
     session.flush()
     file = artifacts.FileRef("model.safetensors", content.digest, content.size)
@@ -553,7 +553,7 @@ def test_content_that_somebody_needs_is_not_destroyed(model: str) -> None:
     with database.transaction() as session:
         first = versions.by_number(session, models.by_name(session, model), 1)
         digest = versions.files_of(session, first)[0].digest
-        needless = storage.put([b"nobody's"], destruction.announce).digest
+        needless = storage.put([b"nobody's"], destruction.arriving).digest
         destruction.condemn(session, [digest, needless])
     assert destroy() == 1
     assert storage.exists(digest)

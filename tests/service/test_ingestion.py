@@ -42,7 +42,7 @@ def write(path: Path, rows: int) -> None:
 
 def test_many_rows_are_ingested_without_holding_them(tmp_path: Path) -> None:
     write(tmp_path / "data.parquet", ROWS)
-    digest = storage.put_file(tmp_path / "data.parquet", destruction.announce).digest
+    digest = storage.put_file(tmp_path / "data.parquet", destruction.arriving).digest
     told: list[tuple[int, int]] = []
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with database.transaction() as session:
@@ -67,7 +67,7 @@ def test_many_rows_are_ingested_without_holding_them(tmp_path: Path) -> None:
 
 def test_an_interrupted_ingestion_leaves_nothing(tmp_path: Path) -> None:
     write(tmp_path / "data.parquet", 5_000)
-    digest = storage.put_file(tmp_path / "data.parquet", destruction.announce).digest
+    digest = storage.put_file(tmp_path / "data.parquet", destruction.arriving).digest
     stop = threading.Event()
 
     def progress(rows: int, _: int) -> None:

@@ -50,7 +50,7 @@ def erase(session: orm.Session, name: str, sample_id: str, version: int | None) 
 
 
 def keep(dataset: str, content: bytes, without: frozenset[str] = frozenset()) -> str:
-    stored = storage.put([content], destruction.announce)
+    stored = storage.put([content], destruction.arriving)
     with database.transaction() as session:
         judges.keep(session, dataset, NAME, stored, {}, without)
     return stored.digest

@@ -367,7 +367,7 @@ def _not_measured(asked: questions.Questions, measured: specs.VerificationReport
 
 
 def _kept(name: str, content: bytes) -> dict[str, Any]:
-    stored = storage.put([content], destruction.announce)
+    stored = storage.put([content], destruction.arriving)
     return {"name": name, "digest": stored.digest, "size": stored.size}
 
 
