@@ -56,10 +56,10 @@ def stored(data: bytes) -> str:
     return content.digest
 
 
-def ingested(name: str, data: bytes) -> uuid.UUID:
-    digest = stored(data)
+def ingested(name: str, *data: bytes) -> uuid.UUID:
+    digests = [stored(one) for one in data]
     with database.transaction() as session:
-        dataset = tables.Dataset(name=name, files=[digest])
+        dataset = tables.Dataset(name=name, files=digests)
         session.add(dataset)
         session.flush()
         ingestion.ingest(session, dataset, lambda *_: None)
@@ -191,6 +191,20 @@ def test_erased_rows_leave_the_files_and_the_others_keep_their_place(
     ]
     assert not set(gone) & {name for names in tables_left for name in names}
     assert all(name.encode() not in contents for name in gone)
+
+
+def test_files_that_lose_all_rows_are_one(caller: api_keys.Caller) -> None:
+    rows = material.rows()
+    train = [row for row in rows if row["split"] == tables.TRAIN]
+    parts = [[row for row in rows if row not in train[:4]], train[:2], train[2:4]]
+    model = over(ingested(NAME, *(material.parquet(part).data for part in parts)), NAME)
+    erase(caller, model, bare_models.samples(*(row["sample_id"] for row in train[:4])))
+    let_pass(hours=2)
+    assert dispose(model)[2] == 4
+    with database.transaction() as session:
+        files = datasets.by_name(session, NAME).files
+    assert files[1] == files[2] != files[0]
+    assert len(rows_in_store(NAME)) == len(rows) - 4
 
 
 def test_ids_become_marks_wherever_they_stood(caller: api_keys.Caller, model: str) -> None:
