@@ -35,13 +35,15 @@ def condemn_unused(session: orm.Session, grace: datetime.timedelta) -> int:
 
     What it does not know of stays: whoever starts the service with a wrong database, or an empty
     one, loses nothing. A file that is being sent again is left, and so is what came since the first
-    unfinished job began: it may be that job's. What was condemned as long ago and is held, because
-    somebody named it in that moment, is pardoned: who gives it up condemns anew.
+    job began that may still refer to it: one that runs, or an unlearning that goes on later. What
+    was condemned as long ago and is held, because somebody named it in that moment, is pardoned:
+    who gives it up condemns anew.
     """
     before = sa.func.clock_timestamp() - grace
     gone, content, job = tables.Condemned, tables.Content, tables.Job
     session.execute(sa.delete(gone).where(gone.created_at < before, _is_held(gone.digest)))
-    began = sa.select(sa.func.min(job.started_at)).where(job.status.in_(jobs.UNFINISHED))
+    goes_on = sa.and_(job.status == "queued", job.kind == jobs.UNLEARNING)
+    began = sa.select(sa.func.min(job.started_at)).where(sa.or_(job.status == "running", goes_on))
     unused = session.scalars(
         sa.select(content.digest)
         .where(
@@ -66,11 +68,17 @@ def arriving(digest: str) -> Iterator[orm.Session]:
     leaves no file that the database does not know of. And its row is held in the block, by the
     transaction that is given: nobody destroys what is just coming.
     """
-    with database.transaction() as session:
-        _note(session, digest)
-    with database.transaction() as session:
-        _note(session, digest)
-        yield session
+    content = tables.Content
+    found = sa.select(content.digest).where(content.digest == digest)
+    while True:
+        with database.transaction() as session:
+            _note(session, digest)
+        with database.transaction() as session:
+            if session.scalar(found.with_for_update(key_share=True)) is None:
+                continue  # destroyed between the two
+            _pardon(session, [digest])
+            yield session
+            return
 
 
 def want(session: orm.Session, content: storage.Stored) -> None:

@@ -70,7 +70,8 @@ def publish(claimed: jobs.Claim, outcome: Outcome) -> tables.Version:
         if model.head != outcome.head_version:
             detail = f"job was planned on version {outcome.head_version}, the head is {model.head}"
             raise errors.Outdated("head-moved", detail)
-        for file in (*outcome.files, *outcome.pictures):
+        files = (*outcome.files, *outcome.pictures)
+        for file in sorted(files, key=lambda file: file.digest):  # in one order: no deadlock
             destruction.want(session, storage.Stored(file.digest, file.size))
         number = versions.next_number(session, model)
         if outcome.verdict.passed:

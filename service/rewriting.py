@@ -53,7 +53,7 @@ def drop_rows(
         file_index: without(storage.path_of(files[file_index]), _by_row_group(in_file))
         for file_index, in_file in by_file.items()
     }
-    for file_index, stored in written.items():
+    for file_index, stored in sorted(written.items(), key=lambda item: item[1].digest):
         destruction.want(session, stored)
         if not storage.exists(stored.digest):  # somebody else made it needless in that moment
             detail = f"{stored.digest} was destroyed after it was made; it is made again"

@@ -15,6 +15,7 @@ UNION SELECT artifact_digest FROM job_step
 UNION SELECT inputs ->> 'plan' FROM job WHERE inputs ->> 'plan' IS NOT NULL
 UNION SELECT digest FROM judge
 UNION SELECT artifact_digest FROM shadow_pair
+UNION SELECT digest FROM condemned WHERE digest NOT LIKE 'cache/%'
 """
 
 
@@ -28,6 +29,7 @@ def _created() -> sa.Column[object]:
 
 
 def upgrade() -> None:
+    op.execute("LOCK TABLE blob IN ACCESS EXCLUSIVE MODE")  # an upload waits, or is seen
     op.create_table(
         "content",
         sa.Column("digest", sa.Text(), nullable=False),
