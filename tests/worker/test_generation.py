@@ -88,10 +88,7 @@ def leave_nothing_unused(api: conftest.Api) -> None:
     """All that is in the store is two days old, and what nothing refers to is looked for."""
     stray = api.put(material.Content(uuid.uuid4().bytes))["digest"]
     with psycopg.connect(api.running.database_url, autocommit=True) as connection:
-        for table in ("blob", "job_step"):
-            connection.execute(
-                f"UPDATE {table} SET created_at = created_at - interval '2 days'".encode()  # noqa: S608 - constants
-            )
+        connection.execute("UPDATE content SET created_at = created_at - interval '2 days'")
     with celery.Celery(broker=api.running.broker_url) as sender:
         sender.send_task("worker.tasks.clear", queue=queue.HOUSEKEEPING)
     path = api.running.folder.root / "blobs" / stray[:2] / stray
