@@ -1,8 +1,8 @@
-"""Content leaves the store: condemned with what made it needless, then destroyed and verified.
+"""Content comes into the store under a row, and leaves it: condemned, then destroyed and verified.
 
-Between the two lies a commit, so a crash loses nothing and leaves nothing: what is condemned is
-tried again. Content that something still refers to stays, and so does what a run may be reading
-that began before it was condemned.
+It is condemned with what made it needless. Between that and its end lies a commit, so a crash loses
+nothing and leaves nothing: what is condemned is tried again. Content that something still refers to
+stays, and so does what a run may be reading that began before it was condemned.
 """
 
 import contextlib

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import orm
 
 from api.routes import blobs
 from service import (
@@ -393,6 +394,27 @@ def test_what_is_coming_is_left(
     assert put(b"wanted again") == digest
     assert destroyed() == 0
     assert storage.read(digest) == b"wanted again"
+
+
+def test_what_is_destroyed_between_its_row_and_its_coming_is_noted_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    transaction = database.transaction
+    sweeps = iter(["the only one"])
+
+    @contextlib.contextmanager
+    def followed_by_a_sweep() -> Iterator[orm.Session]:
+        with transaction() as session:
+            yield session
+        if next(sweeps, None):
+            with transaction() as session:
+                session.execute(sa.delete(tables.Content))
+
+    monkeypatch.setattr(database, "transaction", followed_by_a_sweep)
+    digest = written(b"made")
+    with transaction() as session:
+        assert session.get(tables.Content, digest) is not None
+    assert storage.read(digest) == b"made"
 
 
 def test_another_content_than_was_named_leaves_no_row() -> None:
