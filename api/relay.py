@@ -4,8 +4,6 @@ import logging
 import threading
 
 import fastapi
-from kombu import exceptions as kombu_exceptions
-from redis import exceptions as redis_exceptions
 from sqlalchemy import exc
 
 from service import queue
@@ -48,12 +46,7 @@ class Relay:
             try:
                 while queue.relay():
                     pass
-            except (
-                OSError,
-                kombu_exceptions.OperationalError,
-                redis_exceptions.RedisError,
-                exc.SQLAlchemyError,
-            ) as error:
+            except (*queue.UNREACHABLE, exc.SQLAlchemyError) as error:
                 _log.warning("the outbox stays for the next sweep: %s", type(error).__name__)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import celery
 import kombu.exceptions
+import redis.exceptions
 import sqlalchemy as sa
 
 from service import database, settings, tables
@@ -20,6 +21,8 @@ UNLEARNING = "unlearning"
 HOUSEKEEPING = "housekeeping"
 OTHER = {UNLEARNING: HOUSEKEEPING, HOUSEKEEPING: UNLEARNING}
 RELAY_BATCH = 500
+# What is raised where the broker is away.
+UNREACHABLE = (OSError, kombu.exceptions.OperationalError, redis.exceptions.RedisError)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What makes the broker optional: every few seconds, look for work that nobody was told of."""
+"""One look for work that nobody was told of; ``service.sweeper`` looks every few seconds."""
 
 import datetime
 from dataclasses import dataclass
@@ -36,24 +36,27 @@ class Swept:
 
 
 def sweep() -> Swept:
-    """Seal what is due, tell of deadlines, hint what waits, send the outbox, delete what may go,
-    chain the audit trail."""
+    """Seal what is due, tell of deadlines, chain the audit trail, hint what waits, send the outbox,
+    delete what may go.
+
+    Raises what the broker raises where it is away: after what needs none, and before a disk that
+    refuses to delete could stop it.
+    """
     with database.transaction() as session:
         sealed = sealing.seal_due(session)
     with database.transaction() as session:
         alarmed = deadlines.alarm(session)
+    with database.transaction() as session:
+        _drop_old_rows(session)
+    audit_trail.close()
     room = {name: max(0, MOST_HINTS - queue.backlog(name)) for name in queue.OTHER}
     with database.transaction() as session:
         waiting = jobs.unclaimed(session, settings.load().sweep_seconds, room)
         for job in waiting:
             jobs.hint(session, job)
-    with database.transaction() as session:
-        _drop_old_rows(session)
     sent = 0
     while count := queue.relay():
         sent += count
-    audit_trail.close()
-    # After all that keeps requests moving: a disk that refuses to delete must not stop that.
     with database.transaction() as session:
         disposal.enqueue_due(session)
     with database.transaction() as session:

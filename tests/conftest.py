@@ -1,4 +1,4 @@
-"""One real stack for the whole run: PostgreSQL, Valkey, API, workers, beat."""
+"""One real stack for the whole run: PostgreSQL, Valkey, API, workers, sweeper."""
 
 import dataclasses
 import time

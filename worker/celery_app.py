@@ -2,15 +2,14 @@
 
 The parent imports large libraries (``worker.preloading``) and forks, so that a child that takes the
 place of a killed one soon works. It computes nothing and asks no GPU: a child forked after its
-parent did either hangs. Nothing here may import torch: beat comes here too.
+parent did either hangs. Nothing here may import torch: who asks whether a worker lives comes here
+too.
 """
 
 from celery import signals
 
-from service import queue, settings
+from service import queue
 from worker import shutdown
-
-_CLEAR_SECONDS = 3600.0
 
 app = queue.app()
 app.conf.update(
@@ -19,18 +18,6 @@ app.conf.update(
     # Celery kills a child that is not up in 4 s and forks the next: on a busy machine, or a cold
     # disk, loading takes longer, and the worker would never come up.
     worker_proc_alive_timeout=600.0,
-    beat_schedule={
-        "sweep": {
-            "task": "worker.tasks.sweep",
-            "schedule": settings.load().sweep_seconds,
-            "options": {"queue": queue.HOUSEKEEPING, "expires": settings.load().sweep_seconds},
-        },
-        "clear": {
-            "task": "worker.tasks.clear",
-            "schedule": _CLEAR_SECONDS,
-            "options": {"queue": queue.HOUSEKEEPING, "expires": _CLEAR_SECONDS},
-        },
-    },
 )
 
 

@@ -25,8 +25,8 @@ def up(
 ) -> None:
     """Start the whole service on this machine and keep it running until Ctrl-C.
 
-    A real PostgreSQL and a real Valkey, the API, two workers and the beat. Whatever dies is started
-    again; logs are in DATA_DIR/logs. DATABASE_URL and BROKER_URL replace the two servers.
+    A real PostgreSQL and a real Valkey, the API, two workers and the sweeper. Whatever dies is
+    started again; logs are in DATA_DIR/logs. DATABASE_URL and BROKER_URL replace the two servers.
 
     Example: PORT=9000 salun up
     """

@@ -1,4 +1,4 @@
-"""One of our own programs (API, worker, beat) as something that can be started and stopped."""
+"""One of our own programs (API, worker, sweeper) as something that can be started and stopped."""
 
 import signal
 import subprocess

@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 
 from client import settings
 from client.local import folders, processes, program
@@ -15,7 +14,7 @@ HOST = "127.0.0.1"
 _STOP_WORKER = ((signal.SIGTERM, 20.0), (signal.SIGQUIT, 3.0), (signal.SIGKILL, 5.0))
 _MOST_API_PROCESSES = 4
 _STOP_API = ((signal.SIGTERM, 8.0), (signal.SIGKILL, 5.0))
-_STOP_BEAT = ((signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
+_STOP_BRIEF = ((signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
 
 
 class Services:
@@ -37,21 +36,21 @@ class Services:
             OMP_WAIT_POLICY="PASSIVE",
             PYTHONSAFEPATH="1",
         )
-        self.migrate = self._program("migrate", ["migrations"], _STOP_BEAT)
+        self.migrate = self._program("migrate", ["migrations"], _STOP_BRIEF)
         self.bootstrap = self._program(
-            "bootstrap", ["service.bootstrap", "--key-file", str(folder.admin_key)], _STOP_BEAT
+            "bootstrap", ["service.bootstrap", "--key-file", str(folder.admin_key)], _STOP_BRIEF
         )
         self.api = self._program("api", _api(port), _STOP_API, signal.SIGTERM)
         self.worker = self._program("worker", _worker("unlearning", "gpu"), _STOP_WORKER)
         self.housekeeping = self._program(
             "housekeeping", _worker("housekeeping", "housekeeping"), _STOP_WORKER
         )
-        self.beat = self._program("beat", _beat(folder.root / "beat-schedule"), _STOP_BEAT)
+        self.sweeper = self._program("sweeper", ["service.sweeper"], _STOP_BRIEF)
 
     @property
     def starting_order(self) -> Sequence[program.Program]:
         """The programs that stay up; they stop in the reverse order."""
-        return (self.worker, self.housekeeping, self.beat, self.api)
+        return (self.worker, self.housekeeping, self.sweeper, self.api)
 
     def _program(
         self,
@@ -84,8 +83,3 @@ def _api(port: int) -> list[str]:
 def _worker(queue: str, name: str) -> list[str]:
     arguments = ["celery", "-A", "worker.celery_app", "worker", "-P", "prefork", "-c", "1"]
     return [*arguments, "-Q", queue, "-n", f"{name}@%h"]
-
-
-def _beat(schedule: Path) -> list[str]:
-    # The pid file would outlive a killed beat and stop the next one; the folder's lock is enough.
-    return ["celery", "-A", "worker.celery_app", "beat", "-s", str(schedule), "--pidfile="]

@@ -29,7 +29,7 @@ class Running:
     pid: int
 
     def pids(self) -> dict[str, int | None]:
-        """Return the process ids now, by name: postgres, valkey, worker, housekeeping, beat, api.
+        """Return the process ids now: postgres, valkey, worker, housekeeping, sweeper, api.
 
         None while one is dead and not yet started again.
         """

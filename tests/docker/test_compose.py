@@ -17,7 +17,7 @@ from ruamel import yaml
 from service import queue, settings
 
 ROOT = Path(__file__).parents[2]
-OURS = ["api", "beat", "bootstrap", "housekeeping", "migrate", "worker"]
+OURS = ["api", "bootstrap", "housekeeping", "migrate", "sweeper", "worker"]
 SECRETS = {"POSTGRES_PASSWORD", "VALKEY_PASSWORD", "PGPASSWORD", "REDISCLI_AUTH", "BROKER_URL"}
 
 
@@ -92,8 +92,9 @@ def test_the_schema_is_there_before_anything_of_ours_starts(services: dict[str, 
         assert needs["migrate"] == {"condition": "service_completed_successfully"}, name
 
 
-def test_the_api_starts_without_a_broker(services: dict[str, Any]) -> None:
-    assert "valkey" not in services["api"]["depends_on"]
+@pytest.mark.parametrize("name", ["api", "sweeper"])
+def test_what_needs_no_broker_starts_without(services: dict[str, Any], name: str) -> None:
+    assert "valkey" not in services[name]["depends_on"]
 
 
 def test_only_the_unlearning_worker_reserves_gpus(services: dict[str, Any]) -> None:

@@ -99,6 +99,26 @@ def test_requests_are_accepted_and_jobs_go_on_without_a_broker(
     all_complete(faulted, model, requests)
 
 
+def test_batches_are_sealed_without_a_broker(faulted: Faulted) -> None:
+    model = faulted.model(batch_window_seconds=2)
+    with frozen(faulted.api.running.pids()["valkey"]):
+        request = faulted.submit(model)
+        until(lambda: _jobs(faulted, request))
+    faulted.completes(model, request)
+
+
+def test_batches_are_sealed_while_housekeeping_is_busy(faulted: Faulted) -> None:
+    """An ingestion takes minutes; so may the judge of a generator."""
+    model = faulted.model(batch_window_seconds=2)
+    content = material.parquet(material.rows()[:40])
+    ready = ("dataset", "UPDATE", "NEW.status = 'ready'")
+    with breakpoints.at(faulted.api.running.database_url, *ready) as place:
+        dataset = {"name": "slow", "files": [faulted.api.put(content)["digest"]]}
+        faulted.api.http.post("/v1/datasets", json=dataset).raise_for_status()
+        place.reached()
+        faulted.completes(model, faulted.submit(model))
+
+
 @pytest.mark.faults_full
 def test_a_broker_that_is_killed_with_its_data_costs_no_job(faulted: Faulted) -> None:
     model = faulted.model()
@@ -139,6 +159,14 @@ def _hints(faulted: Faulted, request: dict[str, Any]) -> list[tuple[Any, ...]]:
         JOIN job j ON j.id::text = o.payload->>'job_id'
         JOIN batch_member m ON m.batch_id = j.subject_id
         WHERE m.request_id = %s ORDER BY o.id
+    """
+    return faulted.rows(query, request["id"])
+
+
+def _jobs(faulted: Faulted, request: dict[str, Any]) -> list[tuple[Any, ...]]:
+    query = """
+        SELECT j.id FROM job j JOIN batch_member m ON m.batch_id = j.subject_id
+        WHERE m.request_id = %s
     """
     return faulted.rows(query, request["id"])
 

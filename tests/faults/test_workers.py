@@ -150,7 +150,7 @@ def test_a_child_that_is_slow_to_start_is_waited_for(faulted: Faulted) -> None:
     [
         "api",
         pytest.param("housekeeping", marks=pytest.mark.faults_full),
-        pytest.param("beat", marks=pytest.mark.faults_full),
+        pytest.param("sweeper", marks=pytest.mark.faults_full),
         "valkey",
         "postgres",
     ],

@@ -17,7 +17,7 @@ import pytest
 from client import errors, http, settings
 from client.local import processes, program, stack, supervisor
 
-NAMES = ["postgres", "valkey", "worker", "housekeeping", "beat", "api"]
+NAMES = ["postgres", "valkey", "worker", "housekeeping", "sweeper", "api"]
 
 
 @pytest.fixture(scope="module")
