@@ -249,6 +249,16 @@ def sample_ids(session: orm.Session, batch_id: uuid.UUID) -> list[str]:
     )
 
 
+def subject_ids(session: orm.Session, batch_id: uuid.UUID) -> set[str]:
+    """The persons that the batch's requests name."""
+    request, member = tables.ForgetRequest, tables.BatchMember
+    path = sa.cast("$.targets[*].subject_id", postgresql.JSONPATH)
+    found = sa.func.jsonb_path_query(request.body, path)
+    text = found.op("#>>", return_type=sa.Text())(sa.cast([], postgresql.ARRAY(sa.Text)))
+    of_batch = sa.select(text).join(member, member.request_id == request.id)
+    return set(session.scalars(of_batch.where(member.batch_id == batch_id)))
+
+
 def concept_targets(session: orm.Session, batch_id: uuid.UUID) -> list[specs.ConceptTarget]:
     """The concepts that the batch is to erase and that are not erased yet, by name."""
     erasure = tables.ConceptErasure

@@ -6,8 +6,6 @@ them anew. Afterwards tombstones remain (:mod:`service.tombstones`).
 """
 
 import datetime
-import uuid
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -20,6 +18,7 @@ from service import (
     models,
     pace,
     plans,
+    renaming,
     rewriting,
     tables,
     telling,
@@ -114,7 +113,8 @@ def erase_samples(session: orm.Session, model: tables.Model) -> int:
     )
     session.flush()
     rewriting.drop_rows(session, dataset, due)
-    _rename(session, dataset.id, marks, _persons_gone(session, dataset.id, subjects))
+    persons = renaming.persons_gone(session, dataset.id, subjects)
+    renaming.to_marks(session, dataset.id, marks, persons)
     plans.rename(session, dataset.id, marks)
     destruction.condemn(session, set(before) - set(dataset.files))
     destruction.condemn_cache(session, before)
@@ -263,75 +263,3 @@ def _artifacts_of(session: orm.Session, version: tables.Version) -> list[str]:
     pairs = sa.delete(tables.ShadowPair).where(tables.ShadowPair.base_version_id == version.id)
     found += session.scalars(pairs.returning(tables.ShadowPair.artifact_digest))
     return found
-
-
-def _persons_gone(
-    session: orm.Session, dataset_id: uuid.UUID, subjects: set[str]
-) -> dict[str, str]:
-    """The marks of those persons of whom no training sample is left."""
-    sample = tables.Sample
-    left = session.scalars(
-        sa.select(sample.subject_id)
-        .where(
-            sample.dataset_id == dataset_id,
-            sample.split == tables.TRAIN,
-            sample.subject_id == sa.any_(sa.literal(sorted(subjects), database.Names())),
-        )
-        .distinct()
-    )
-    gone = sorted(subjects.difference(left))
-    return {subject: tombstones.of_subject(dataset_id, subject) for subject in gone}
-
-
-def _rename(
-    session: orm.Session, dataset_id: uuid.UUID, marks: dict[str, str], persons: dict[str, str]
-) -> None:
-    """Ids become marks wherever they stand: erasures, requests, the bodies of requests.
-
-    A person's becomes one with the last sample: a demand that waits until then must find the rest.
-    """
-    named = {"old": list(marks), "new": list(marks.values()), "dataset": dataset_id}
-    pairs = "(SELECT unnest(CAST(:old AS text[])) AS old, unnest(CAST(:new AS text[])) AS new) p"
-    of_dataset = "(SELECT id FROM model WHERE dataset_id = :dataset)"
-    session.execute(
-        sa.text(
-            f"UPDATE erasure e SET sample_id = p.new FROM {pairs} "  # noqa: S608 - constants
-            f"WHERE e.sample_id = p.old AND e.model_id IN {of_dataset}"
-        ),
-        named,
-    )
-    requests = session.scalars(
-        sa.text(
-            f"UPDATE request_sample s SET sample_id = p.new FROM {pairs}, forget_request r "  # noqa: S608
-            f"WHERE s.sample_id = p.old AND r.id = s.request_id AND r.model_id IN {of_dataset} "
-            "RETURNING s.request_id"
-        ),
-        named,
-    ).all()
-    naming = session.scalars(
-        sa.text(
-            f"SELECT id FROM forget_request WHERE model_id IN {of_dataset} "  # noqa: S608
-            "AND EXISTS (SELECT 1 FROM jsonb_array_elements(body -> 'targets') target "
-            "WHERE target ->> 'subject_id' = ANY(CAST(:persons AS text[])))"
-        ),
-        {"dataset": dataset_id, "persons": list(persons)},
-    ).all()
-    for request in session.scalars(
-        sa.select(tables.ForgetRequest).where(tables.ForgetRequest.id.in_({*requests, *naming}))
-    ):
-        targets = [_marked(target, marks, persons) for target in request.body["targets"]]
-        request.body = {**request.body, "targets": targets}
-
-
-def _marked(
-    target: dict[str, Any], marks: dict[str, str], persons: dict[str, str]
-) -> dict[str, Any]:
-    """A target without the ids of what is gone."""
-    match target["kind"]:
-        case "sample":
-            return {**target, "ids": [marks.get(name, name) for name in target["ids"]]}
-        case "subject":
-            subject = target["subject_id"]
-            return {**target, "subject_id": persons.get(subject, subject)}
-        case _:
-            return target

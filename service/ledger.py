@@ -210,12 +210,11 @@ def _trained(
     )
 
 
-def not_deleted(session: orm.Session, model: tables.Model, sample_ids: Sequence[str]) -> list[str]:
-    """Those of these training samples that no disposal has deleted meanwhile, in their order."""
+def deleted(session: orm.Session, model: tables.Model, sample_ids: Sequence[str]) -> dict[str, str]:
+    """Those of these samples that a disposal has deleted meanwhile, with their marks."""
     there = labels_of(session, model, sample_ids)
     missing = [name for name in sample_ids if name not in there]
-    deleted = tombstones.known(session, model.dataset_id, missing, sa.true())
-    return [name for name in sample_ids if name not in deleted]
+    return tombstones.known(session, model.dataset_id, missing, sa.true())
 
 
 def labels_of(

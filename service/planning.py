@@ -24,6 +24,7 @@ from service import (
     ledger,
     models,
     plans,
+    renaming,
     splitting,
     tables,
     tombstones,
@@ -123,11 +124,25 @@ def _discard(claimed: jobs.Claim) -> None:
         job.inputs = None
 
 
+def _still_there(session: orm.Session, model: tables.Model, batch: tables.Batch) -> list[str]:
+    """The batch's samples but those that were deleted while they were demanded again.
+
+    Of these a demand wrote the ids once more: they become marks now.
+    """
+    named = batches.sample_ids(session, batch.id)
+    deleted = ledger.deleted(session, model, named)
+    if deleted:
+        subjects = batches.subject_ids(session, batch.id)
+        persons = renaming.persons_gone(session, model.dataset_id, subjects)
+        renaming.to_marks(session, model.dataset_id, deleted, persons)
+    return [name for name in named if name not in deleted]
+
+
 def _make(session: orm.Session, batch: tables.Batch) -> plans.Plan:
     model = session.get_one(tables.Model, batch.model_id)
     if model.head is None:
         raise errors.Conflict("model-not-ready", f"model {model.name!r} has no head version")
-    forget_ids = ledger.not_deleted(session, model, batches.sample_ids(session, batch.id))
+    forget_ids = _still_there(session, model, batch)
     kind = cast("specs.ForgetKind", batch.kind)
     previous = _erased_before(session, model)
     previous_ids = list(previous)

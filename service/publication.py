@@ -107,7 +107,11 @@ def nothing_left(claimed: jobs.Claim) -> None:
     with database.transaction() as session:
         job = jobs.hold(session, claimed)
         batch = session.get_one(tables.Batch, claimed.subject_id)
-        batches.hold(session, batch.model_id)
+        model = hold_model(session, batch.model_id)
+        if model.head is not None:
+            # What is not known as erased yet was deleted because all models had erased it.
+            erasures.mark_erased(session, batch.id, model.head)
+            erasures.mark_served(session, batch.id)
         batch.state = "completed"
         fulfilment.complete_served(session, batch)
         destruction.condemn(session, jobs.artifacts(session, job))

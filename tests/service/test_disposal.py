@@ -30,6 +30,7 @@ from service import (
     models,
     planning,
     plans,
+    publication,
     queue,
     storage,
     tables,
@@ -461,24 +462,39 @@ def test_an_upload_is_asked_about_what_is_not_deleted_yet(
     assert asked() is None  # what is gone cannot be asked about
 
 
-def test_what_was_deleted_while_it_was_demanded_again_is_no_part_of_a_plan(
-    caller: api_keys.Caller, model: str
+@pytest.mark.parametrize("more", [[], [material.train_ids()[7]]])
+def test_what_was_deleted_while_it_was_demanded_again_is_erased_already(
+    caller: api_keys.Caller, model: str, more: list[str]
 ) -> None:
-    """The row of the erasure was written under the old id, after ids had become marks."""
-    gone, other = material.train_ids()[:2]
+    """The demand found it in the ledger, and wrote its id after ids had become marks."""
+    gone = material.train_ids()[0]
     erase(caller, model, bare_models.samples(gone))
     let_pass(hours=2)
-    assert dispose(model)[2] == 1
-    bare_models.submit(caller, model, bare_models.samples(other))
-    with database.transaction() as session:
-        row = models.by_name(session, model)
-        batch_id = session.scalars(
-            sa.select(tables.Erasure.batch_id).where(tables.Erasure.sample_id == other)
-        ).one()
-        session.add(tables.Erasure(model_id=row.id, sample_id=gone, batch_id=batch_id))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        with database.transaction() as session:
+            assert disposal.erase_samples(session, models.by_name(session, model)) == 1
+            demand = bare_models.samples(gone, *more)
+            again = pool.submit(bare_models.submit, caller, model, demand)
+            with pytest.raises(TimeoutError):
+                again.result(1.0)  # it waits for the deletion
+        request_id = again.result(20)
+    assert duties.request(request_id).matched == 1 + len(more)  # it saw what was there before
     claimed = jobs.claim(queue.UNLEARNING, "test")
     assert claimed is not None
-    assert list(planning.pinned(claimed).forget_ids) == [other]
+    plan = planning.pinned(claimed)
+    assert list(plan.forget_ids) == more
+    if more:
+        bare_models.publish(claimed)
+    else:
+        publication.nothing_left(claimed)
+    request = duties.request(request_id)
+    assert request.status == "completed"
+    assert gone not in json.dumps(request.body)
+    with database.transaction() as session:
+        row = models.by_name(session, model)
+        names = erasures.samples(session, row, sa.true())
+        assert len(names) == erasures.count(session, row) == 1 + len(more)
+        assert gone not in names
 
 
 def test_an_alias_that_was_left_behind_follows_after_the_grace(
