@@ -36,7 +36,8 @@ test: $(STAMP) ## run the whole suite on real servers
 
 test-faults: $(STAMP) ## inject every fault into real processes (two stacks, twelve minutes)
 	@$(BIN)/python -m pytest -q -m '' tests/faults/test_random.py tests/faults/test_workers.py \
-	  tests/faults/test_computations.py tests/service/test_cancel_races.py & first=$$!; \
+	  tests/faults/test_computations.py tests/service/test_cancel_races.py \
+	  tests/worker/test_splitting.py & first=$$!; \
 	$(BIN)/python -m pytest -q -m '' tests/faults/test_artifacts.py tests/faults/test_broker.py \
 	  tests/faults/test_database.py tests/service/test_lease_machine.py; \
 	second=$$?; wait $$first && exit $$second

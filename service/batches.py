@@ -277,6 +277,12 @@ def newest_job(session: orm.Session, batch_id: uuid.UUID) -> tables.Job | None:
     )
 
 
+def joined_by(session: orm.Session, request_id: uuid.UUID) -> Sequence[uuid.UUID]:
+    """The batches that a request waits for."""
+    member = tables.BatchMember
+    return session.scalars(sa.select(member.batch_id).where(member.request_id == request_id)).all()
+
+
 def _joined(session: orm.Session, request: tables.ForgetRequest) -> Sequence[tables.Batch]:
     return session.scalars(
         sa.select(tables.Batch)

@@ -38,8 +38,11 @@ class Names(sa.types.TypeDecorator[Sequence[str]]):
 @functools.cache
 def engine() -> sa.Engine:
     """The process-wide engine; made on first use, so that a forked worker gets its own."""
+    url = driver_url(settings.load().database_url)
+    # Due dates are reckoned in UTC, whatever the server's own time zone.
+    options = f"{url.query.get('options', '')} -c timezone=UTC"
     return sa.create_engine(
-        driver_url(settings.load().database_url),
+        url.update_query_dict({"options": options}),
         pool_size=20,
         max_overflow=20,
         pool_pre_ping=True,

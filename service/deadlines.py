@@ -9,7 +9,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from service import batches, database, errors, forget_requests, fulfilment, jobs, tables, telling
+from service import (
+    batches,
+    database,
+    errors,
+    forget_requests,
+    fulfilment,
+    sealing,
+    tables,
+)
 
 MOST_MONTHS = 2
 ALARMS = (50, 80, 95)  # percent of the time from receipt to the due date
@@ -45,16 +53,9 @@ def extend(
     request.alarm_percent = 0
     if request.reason == RISK:
         request.reason = None
-    _restamp_jobs(session, request)
+    sealing.restamp(session, batches.joined_by(session, request.id))
     fulfilment.tell(session, request, "extended", months=months)
-    telling.audit(
-        session,
-        actor,
-        "forget_request.extend",
-        request.id,
-        months=months,
-        reason_given=bool(reason),
-    )
+    fulfilment.note_decision(session, actor, request, "extend", reason, months=months)
 
 
 def pause(session: orm.Session, actor: str, request: tables.ForgetRequest, reason: str) -> None:
@@ -82,9 +83,7 @@ def pause(session: orm.Session, actor: str, request: tables.ForgetRequest, reaso
     request.stage, request.reason = "received", IDENTITY
     request.matched = request.pending = 0
     fulfilment.tell(session, request, "paused")
-    telling.audit(
-        session, actor, "forget_request.pause_clock", request.id, reason_given=bool(reason)
-    )
+    fulfilment.note_decision(session, actor, request, "pause_clock", reason)
 
 
 def resume(session: orm.Session, actor: str, request: tables.ForgetRequest, reason: str) -> None:
@@ -98,10 +97,8 @@ def resume(session: orm.Session, actor: str, request: tables.ForgetRequest, reas
     request.due_at += database.now(session) - request.paused_at
     request.paused_at = None
     fulfilment.tell(session, request, "resumed")
-    telling.audit(
-        session, actor, "forget_request.resume_clock", request.id, reason_given=bool(reason)
-    )
-    forget_requests.enter_or_wait(session, request)
+    fulfilment.note_decision(session, actor, request, "resume_clock", reason)
+    forget_requests.enter_or_wait(session, actor, request)
 
 
 def alarm(session: orm.Session) -> int:
@@ -143,25 +140,6 @@ def _months_after(session: orm.Session, request: tables.ForgetRequest, months: i
     received = sa.func.timezone("UTC", sa.literal(request.received_at))
     moved = received + sa.func.make_interval(0, months)
     return session.scalar(sa.select(sa.func.timezone("UTC", moved)))
-
-
-def _restamp_jobs(session: orm.Session, request: tables.ForgetRequest) -> None:
-    """Jobs that wait for this request are due when their most urgent member is now.
-
-    Not one whose row a run holds in this moment: it may be ending, which takes the model's lock,
-    held here. One that goes on is due too early then, which does no harm.
-    """
-    session.flush()
-    waiting = sa.select(tables.BatchMember.batch_id).where(
-        tables.BatchMember.request_id == request.id
-    )
-    for job in session.scalars(
-        sa.select(tables.Job)
-        .where(tables.Job.subject_id.in_(waiting), tables.Job.status.in_(jobs.UNFINISHED))
-        .with_for_update(skip_locked=True)
-    ):
-        due_at = session.scalar(batches.due_at(job.subject_id))
-        job.due_at = job.due_at if due_at is None else due_at
 
 
 def _require_open(request: tables.ForgetRequest) -> None:

@@ -1,5 +1,6 @@
 """What a demand names, whether it may be let in, and what it would do."""
 
+import collections
 import datetime
 import json
 import uuid
@@ -56,7 +57,8 @@ class Demand:
     def names_many(self) -> bool:
         """Whether it may name a share of the training set that counts."""
         ids = sum(len(one.ids) for one in self.targets if isinstance(one, specs.SampleTarget))
-        return ids >= _MANY or any(isinstance(one, specs.ConceptTarget) for one in self.targets)
+        sets = (specs.ConceptTarget, specs.SubjectTarget)
+        return ids >= _MANY or any(isinstance(one, sets) for one in self.targets)
 
 
 @dataclass(frozen=True)
@@ -170,10 +172,10 @@ def needs_second_person(
     before: int,
 ) -> bool:
     """Whether the demand goes over the model's budget; ``before`` as in :func:`resolved`."""
-    if budget.class_share is not None and not demand.names_a_class:
-        largest = ledger.largest_class_share(model, resolution.labels)
-        if largest > budget.class_share:
-            return True
+    if budget.class_share is not None and _empties_a_class(
+        session, model, budget.class_share, demand, resolution
+    ):
+        return True
     if budget.daily_share is None:
         return False
     ever = len(resolution.labels) + before
@@ -187,6 +189,31 @@ def needs_second_person(
     )
     share = _share_with(session, model, resolution, today or 0, budget.daily_share)
     return share > budget.daily_share
+
+
+def _empties_a_class(
+    session: orm.Session,
+    model: tables.Model,
+    limit: float,
+    demand: Demand,
+    resolution: ledger.Resolution,
+) -> bool:
+    """Whether this takes more than ``limit`` of a class that it does not name, with what others
+    took in the last 24 hours.
+    """
+    names = model.dataset.label_names
+    named = {names.index(one.label) for one in demand.targets if isinstance(one, specs.ClassTarget)}
+    known = erasures.among(session, model, list(resolution.labels))
+    fresh = collections.Counter(
+        label
+        for sample, label in resolution.labels.items()
+        if label is not None and label not in named and sample not in known
+    )
+    if not fresh:
+        return False
+    taken = fresh + erasures.demanded_since(session, model, _DAY, list(fresh))
+    sizes = model.dataset.class_sizes
+    return any(taken[label] > limit * sizes.get(str(label), taken[label]) for label in fresh)
 
 
 def preview(session: orm.Session, demand: Demand) -> Preview:

@@ -1,6 +1,7 @@
 """What a model must forget or has forgotten, beside the ledger of what it was trained on."""
 
 import collections
+import datetime
 import hashlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,6 +53,41 @@ def named_before(session: orm.Session, model: tables.Model, sample_ids: Sequence
         .where(erasure.model_id == model.id, erasure.sample_id == sa.any_(_IDS))
     )
     return session.scalar(count, {"ids": list(sample_ids)}) or 0
+
+
+def among(session: orm.Session, model: tables.Model, sample_ids: Sequence[str]) -> set[str]:
+    """Those of these samples that are erased or about to be."""
+    erasure = tables.Erasure
+    found = sa.select(erasure.sample_id).where(
+        erasure.model_id == model.id, erasure.sample_id == sa.any_(_IDS)
+    )
+    return set(session.scalars(found, {"ids": list(sample_ids)}))
+
+
+def demanded_since(
+    session: orm.Session, model: tables.Model, ago: datetime.timedelta, labels: Sequence[int]
+) -> collections.Counter[int]:
+    """How many samples of each of these labels were demanded so lately, and not withdrawn."""
+    request, named = tables.ForgetRequest, tables.RequestSample
+    erasure, sample = tables.Erasure, tables.Sample
+    rows = session.execute(
+        sa.select(sample.label, sa.func.count(sample.sample_id.distinct()))
+        .select_from(request)
+        .join(named, named.request_id == request.id)
+        .join(
+            erasure,
+            sa.and_(erasure.model_id == request.model_id, erasure.sample_id == named.sample_id),
+        )
+        .join(sample, sample.sample_id == named.sample_id)
+        .where(
+            request.model_id == model.id,
+            request.received_at > sa.func.clock_timestamp() - ago,
+            sample.dataset_id == model.dataset_id,
+            sample.label.in_(labels),
+        )
+        .group_by(sample.label)
+    )
+    return collections.Counter({label: number for label, number in rows if label is not None})
 
 
 def served_version(

@@ -53,12 +53,12 @@ def submit(
     if is_held:
         telling.event(session, request.id, "action_required", reason=request.reason)
     else:
-        _settle(session, policy, demand, request, placements)
+        _settle(session, caller.actor, policy, demand, request, placements)
     session.flush()
     return request
 
 
-def enter(session: orm.Session, request: tables.ForgetRequest) -> None:
+def enter(session: orm.Session, actor: str, request: tables.ForgetRequest) -> None:
     """Place a request that was kept out of the batches until now; needs ``by_id(lock=True)``.
 
     It is resolved anew: others may have erased meanwhile what it names. Names that are gone
@@ -90,14 +90,14 @@ def enter(session: orm.Session, request: tables.ForgetRequest) -> None:
             inserted = postgresql.insert(tables.core(table)).on_conflict_do_nothing()
             session.execute(inserted, rows)
     fulfilment.tell(session, request, "stage", stage="queued")
-    _settle(session, policy, demand, request, placements)
+    _settle(session, actor, policy, demand, request, placements)
     session.flush()
 
 
-def enter_or_wait(session: orm.Session, request: tables.ForgetRequest) -> None:
+def enter_or_wait(session: orm.Session, actor: str, request: tables.ForgetRequest) -> None:
     """The same as :func:`enter`; what is over the policy's limit now waits for a person."""
     try:
-        enter(session, request)
+        enter(session, actor, request)
     except errors.Invalid as refused:
         if refused.code != "forget-budget-exceeded":
             raise
@@ -128,10 +128,8 @@ def approve(
     if caller.key_id == request.api_key_id:
         detail = "got the key that submitted this request; expected a second person's key"
         raise errors.Forbidden("second-person-required", detail)
-    enter(session, request)
-    telling.audit(
-        session, caller.actor, "forget_request.approve", request.id, reason_given=bool(reason)
-    )
+    enter(session, caller.actor, request)
+    fulfilment.note_decision(session, caller.actor, request, "approve", reason)
     return request
 
 
@@ -193,6 +191,7 @@ def _place(
 
 def _settle(
     session: orm.Session,
+    actor: str,
     policy: models.ModelPolicy,
     demand: demands.Demand,
     request: tables.ForgetRequest,
@@ -200,7 +199,7 @@ def _settle(
 ) -> None:
     """Complete at once what is erased already; seal at once what shall not wait for others.
 
-    What follows a batch that waits for a person waits for one too.
+    What follows a batch makes it as urgent as itself, and waits for a person where it does.
     """
     followed = _followed(placements)
     if not followed and not _opened(placements):
@@ -208,11 +207,13 @@ def _settle(
     if followed and (reason := batches.why_blocked(session, followed)):
         fulfilment.require_person(session, request, reason)
     if demand.is_expedited or policy.window_seconds() == 0:
-        joined = _joined(placements) if demand.is_expedited else _opened(placements)
-        for batch_id in sorted(joined):
+        rule = "expedited" if demand.is_expedited else "window"
+        for batch_id in sorted(_joined(placements)):
             batch = batches.by_id(session, batch_id)
             if batch.state in ("open", "filling"):
-                sealing.seal(session, batch)
+                sealing.seal(session, batch, actor, rule)
+    if followed:
+        sealing.restamp(session, followed)
 
 
 def _fresh(placements: Sequence[batches.Placement]) -> list[str]:

@@ -130,19 +130,12 @@ def approve(
         if method is not None:
             batch.method = dict(method)
             batch.profile = batches.profile(batch.kind, method)
-        sealing.seal(session, batch)
+        sealing.seal(session, batch, actor, "approved")
     waits = sa.and_(tables.ForgetRequest.status == "action_required", ~_follows_a_blocked_batch())
     for batch in blocked:
         values = {"status": "pending", "stage": "sealed", "reason": None}
         members.change(session, members.of(batch.id, waits), values, "approved")
-    telling.audit(
-        session,
-        actor,
-        "forget_request.approve",
-        request.id,
-        reason_given=bool(reason),
-        other_method=method is not None,
-    )
+    note_decision(session, actor, request, "approve", reason, other_method=method is not None)
     return request
 
 
@@ -154,7 +147,7 @@ def deny(
     request.reason = "denied_by_operator"
     batches.leave(session, request)
     close(session, request, "denied", request.stage)
-    telling.audit(session, actor, "forget_request.deny", request.id, reason_given=bool(reason))
+    note_decision(session, actor, request, "deny", reason)
     return request
 
 
@@ -169,6 +162,23 @@ def close(
     request.status, request.stage = status, stage
     request.completed_at = sa.func.clock_timestamp()
     tell(session, request, status, **data)
+
+
+def note_decision(
+    session: orm.Session,
+    actor: str,
+    request: tables.ForgetRequest,
+    decision: str,
+    reason: str,
+    **detail: Any,  # noqa: ANN401
+) -> None:
+    """A person decided, and says why: the request's event stream keeps it.
+
+    The audit trail has only who and what: a reason may name somebody, and entries stay for good.
+    """
+    telling.event(session, request.id, "decided", decision=decision, reason=reason)
+    action = f"forget_request.{decision}"
+    telling.audit(session, actor, action, request.id, reason_given=bool(reason), **detail)
 
 
 def tell(

@@ -41,8 +41,13 @@ def read(session: orm.Session) -> list[Gauge]:
         ),
         Gauge(
             "salun_forget_requests_overdue",
-            "Open forget requests that are past their due date.",
-            _one(session, sa.select(sa.func.count()).where(is_open, request.due_at < now)),
+            "Open forget requests that are past their due date and whose clock runs.",
+            _one(
+                session,
+                sa.select(sa.func.count()).where(
+                    is_open, request.paused_at.is_(None), request.due_at < now
+                ),
+            ),
         ),
         Gauge(
             "salun_forget_requests_propagating",

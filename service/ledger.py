@@ -4,9 +4,8 @@ Only training samples are matched: a request for data that was never trained on 
 (arXiv 2410.09591), so unknown ids never get further than this module.
 """
 
-import collections
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -81,13 +80,6 @@ def resolve(
 def training_size(model: tables.Model) -> int:
     """How many training samples the model's dataset has."""
     return int(model.dataset.splits.get(tables.TRAIN, 0))
-
-
-def largest_class_share(model: tables.Model, labels: Mapping[str, int | None]) -> float:
-    """The largest share of the training samples of one class that these are, in [0, 1]."""
-    named = collections.Counter(str(label) for label in labels.values() if label is not None)
-    sizes = model.dataset.class_sizes
-    return max((number / sizes.get(label, number) for label, number in named.items()), default=0.0)
 
 
 def _samples(

@@ -18,8 +18,9 @@ class Budget(specs.Spec):
     """How much may be demanded of a model before a second person must approve; shares in (0, 1].
 
     ``daily_share`` is of the training set, over all demands of 24 hours. ``class_share`` is of the
-    training samples of one class, by one demand that does not name the class itself (``None``: no
-    limit). Emptying a class sample by sample changes the model as forgetting the class does.
+    training samples of one class, by a demand that does not name the class itself, with all that
+    was demanded of it in 24 hours (``None``: no limit). Emptying a class sample by sample changes
+    the model as forgetting the class does.
     """
 
     daily_share: Annotated[float, pydantic.Field(gt=0.0, le=1.0)] | None = 0.25

@@ -8,6 +8,8 @@
 """
 
 import datetime
+import uuid
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,8 +29,8 @@ from service import (
 )
 
 
-def seal(session: orm.Session, batch: tables.Batch) -> tables.Job:
-    """Fix the members and queue the job, due when its most urgent member is."""
+def seal(session: orm.Session, batch: tables.Batch, actor: str, *rules: str) -> tables.Job:
+    """Fix the members and queue the job, due when its most urgent member is; ``rules`` say why."""
     batch.state = "sealed"
     batch.sealed_at = sa.func.clock_timestamp()
     job = jobs.enqueue(
@@ -43,7 +45,24 @@ def seal(session: orm.Session, batch: tables.Batch) -> tables.Job:
     names = {"batch_id": str(batch.id), "job_id": str(job.id)}
     # Nobody is woken: a submission may seal, see telling.changed.
     members.change(session, members.of(batch.id), values, "sealed", wakes=False, **names)
+    telling.audit(session, actor, "batch.seal", batch.id, rules=list(rules))
     return job
+
+
+def restamp(session: orm.Session, batch_ids: Iterable[uuid.UUID]) -> None:
+    """Jobs of batches are due when their most urgent member is now.
+
+    Not one whose row a run holds in this moment: it may be ending, which takes the model's lock,
+    held here.
+    """
+    session.flush()
+    job = tables.Job
+    waiting = sa.select(job).where(
+        job.subject_id.in_(list(batch_ids)), job.status.in_(jobs.UNFINISHED)
+    )
+    for one in session.scalars(waiting.with_for_update(skip_locked=True)):
+        due_at = session.scalar(batches.due_at(one.subject_id))
+        one.due_at = one.due_at if due_at is None else due_at
 
 
 def seal_due(session: orm.Session) -> int:
@@ -61,8 +80,7 @@ def flush(session: orm.Session, actor: str, model: tables.Model) -> list[tables.
     batches.hold(session, model.id)
     opened = list(session.scalars(batches.open_of(model.id)))
     for batch in opened:
-        seal(session, batch)
-        telling.audit(session, actor, "batch.flush", batch.id)
+        seal(session, batch, actor, "flush")
     return opened
 
 
@@ -92,9 +110,7 @@ def _seal_due_of(session: orm.Session, model: tables.Model) -> int:
             "share": samples >= policy.max_batch_share * size,
         }
         if any(rules.values()):
-            seal(session, batch)
-            told = [rule for rule, holds in rules.items() if holds]
-            telling.audit(session, "sweeper", "batch.seal", batch.id, rules=told)
+            seal(session, batch, "sweeper", *(rule for rule, holds in rules.items() if holds))
             sealed += 1
     return sealed
 

@@ -44,7 +44,7 @@ def split(session: orm.Session, batch: tables.Batch) -> bool:
     middle = len(groups) // 2
     for part in (groups[:middle], groups[middle:]):
         half = _moved(session, batch, [request for group in part for request in group])
-        sealing.seal(session, half)
+        sealing.seal(session, half, "worker", "split")
         telling.audit(session, "worker", "batch.split", half.id, parent=str(batch.id))
     return True
 
@@ -63,7 +63,7 @@ def set_apart(
     moved = {"old": batch.id, "new": other.id, "ids": list(sample_ids)}
     session.execute(_SET_APART, moved)
     session.execute(batches.DROP_IDLE_MEMBERS, {"batch": batch.id})
-    sealing.seal(session, other)
+    sealing.seal(session, other, "worker", "split")
     telling.audit(session, "worker", "batch.set_apart", other.id, of=str(batch.id), kind=kind)
 
 

@@ -60,8 +60,7 @@ def _wait_again(
 ) -> None:
     """Queue a held job again, unless somebody asked to stop it while it stopped by itself."""
     if job.cancel_requested:
-        reason = cancellation.REASON
-        _close(session, claimed, job, "cancelled", reason, {"code": reason})
+        _close_cancelled(session, claimed, job)
         return
     jobs.requeue(session, job, delay_seconds=delay_seconds)
     if claimed.kind == jobs.UNLEARNING:
@@ -78,7 +77,15 @@ def _end(
 ) -> None:
     with database.transaction() as session:
         job = jobs.hold(session, claimed)
-        _close(session, claimed, job, status, reason, error, divisible=divisible)
+        if job.cancel_requested:  # who asked was told that it stops, and halves would go on
+            _close_cancelled(session, claimed, job)
+        else:
+            _close(session, claimed, job, status, reason, error, divisible=divisible)
+
+
+def _close_cancelled(session: orm.Session, claimed: jobs.Claim, job: tables.Job) -> None:
+    reason = cancellation.REASON
+    _close(session, claimed, job, "cancelled", reason, {"code": reason})
 
 
 def _close(

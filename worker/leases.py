@@ -41,6 +41,7 @@ class Lease:
         self._progress = jobs.Progress("loading")
         self._stage_began = time.monotonic()
         self._renewed = time.monotonic()
+        self._patience = settings.load().lease_seconds / 2
         self._lost = threading.Event()
         self._cancelled = threading.Event()
         self._ended = threading.Event()
@@ -70,8 +71,11 @@ class Lease:
         return self._report
 
     def check(self) -> None:
-        """Raise what stops the work: LeaseLost, CancelledError or GoingAway."""
-        if self._lost.is_set():
+        """Raise what stops the work: LeaseLost, CancelledError or GoingAway.
+
+        A heartbeat that hangs with its database cannot say that the lease is lost.
+        """
+        if self._lost.is_set() or self._is_late():
             raise errors.LeaseLost
         if self._cancelled.is_set():
             raise core_errors.CancelledError
@@ -85,8 +89,7 @@ class Lease:
         self.check()
 
     def _run(self) -> None:
-        lease = settings.load().lease_seconds
-        interval = min(lease / BEATS_A_LEASE, PROGRESS_SECONDS)
+        interval = min(settings.load().lease_seconds / BEATS_A_LEASE, PROGRESS_SECONDS)
         while not self._ended.is_set():
             self._nudged.wait(interval)
             self._nudged.clear()
@@ -100,6 +103,10 @@ class Lease:
                 except errors.LeaseLost:
                     self._lost.set()
                     return
-            if time.monotonic() - self._renewed > lease / 2:
+            if self._is_late():
                 self._lost.set()
                 return
+
+    def _is_late(self) -> bool:
+        """Whether half the lease is over since it was renewed."""
+        return time.monotonic() - self._renewed > self._patience

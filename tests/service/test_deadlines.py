@@ -18,6 +18,7 @@ from service import (
     models,
     publication,
     queue,
+    settings,
     tables,
 )
 from tests.service import duties
@@ -78,6 +79,24 @@ def test_a_request_is_due_one_calendar_month_after_receipt_wherever_the_server_i
     assert due.day == start.day or (due + DAY).day == 1
 
 
+def test_days_have_24_hours_wherever_the_server_is(
+    monkeypatch: pytest.MonkeyPatch, empty: sa.Engine
+) -> None:
+    """An hour is missing, or twice there, in zones that change their clocks."""
+    url = empty.url.update_query_dict({"options": "-c timezone=America/New_York"})
+    monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
+    settings.load.cache_clear()
+    database.engine.cache_clear()
+    try:
+        with database.transaction() as session:
+            assert session.scalar(sa.text("SHOW timezone")) == "UTC"
+    finally:
+        database.engine().dispose()
+        database.engine.cache_clear()
+        monkeypatch.undo()
+        settings.load.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("came", "months", "due"),
     [
@@ -96,6 +115,7 @@ def test_an_extension_counts_months_from_receipt_and_clamps_month_ends(
     got = duties.request(request_id)
     assert got.due_at == datetime.datetime.fromisoformat(due)
     assert got.extended_months == months
+    assert told(request_id, "decided") == [{"decision": "extend", "reason": "a reason"}]
     with pytest.raises(errors.Conflict) as refused:
         change(request_id, deadlines.extend, 1)
     assert refused.value.code == "already-extended"
@@ -120,6 +140,17 @@ def test_an_extension_lets_more_urgent_jobs_go_first(caller: api_keys.Caller) ->
         duties.batches_of(first)[0].id,
     ]
     assert waiting[1].due_at == duties.request(first).due_at
+
+
+def test_who_follows_a_sealed_batch_makes_its_job_as_urgent_as_itself(
+    caller: api_keys.Caller,
+) -> None:
+    at_once = duties.new_model({}, "second")
+    first = bare_models.submit(caller, at_once, bare_models.samples("s1"))
+    change(first, deadlines.extend, 2)
+    follower = bare_models.submit(caller, at_once, bare_models.samples("s1"))
+    (waiting,) = duties.queued(at_once)
+    assert waiting.due_at == duties.request(follower).due_at < duties.request(first).due_at
 
 
 def test_an_extension_does_not_wait_for_a_job_that_is_about_to_end(

@@ -11,6 +11,7 @@ from salun_core import specs
 from service import (
     aliases,
     api_keys,
+    cancellation,
     database,
     destruction,
     errors,
@@ -27,6 +28,7 @@ from service import (
     versions,
 )
 from tests.service import duties
+from worker import endings
 
 pytestmark = pytest.mark.usefixtures("empty")
 AT_ONCE = bare_models.generous(0.0)
@@ -191,6 +193,20 @@ def test_approving_does_not_pass_a_budget_either(caller: api_keys.Caller) -> Non
     with pytest.raises(errors.Invalid, match=r"allows 50\.0%"):
         approve(second, held[1])
     assert [state(one)[0] for one in held] == ["pending", "action_required"]
+
+
+def test_what_was_stopped_and_then_failed_is_not_split(caller: api_keys.Caller) -> None:
+    """Who stopped it was told that it ends; halves would go on."""
+    model = duties.new_model(duties.HOUR)
+    requests = [bare_models.submit(caller, model, bare_models.samples(f"s{n}")) for n in range(2)]
+    bare_models.flush(model)
+    claimed = jobs.claim(queue.UNLEARNING, "test")
+    assert claimed is not None
+    with database.transaction() as session:
+        cancellation.cancel(session, "test", claimed.job_id)
+    endings.fail(claimed, "NonFiniteLossError", "loss is not a number", divisible=True)
+    assert duties.queued(model) == []
+    assert {duties.request(one).reason for one in requests} == {cancellation.REASON}
 
 
 def test_what_was_denied_cannot_be_withdrawn(caller: api_keys.Caller) -> None:

@@ -11,6 +11,7 @@ from service import (
     erasures,
     errors,
     forget_requests,
+    models,
     sealing,
     tables,
 )
@@ -18,6 +19,7 @@ from tests.service import duties
 
 pytestmark = pytest.mark.usefixtures("empty")
 CLASS_A = specs.ClassTarget(kind="class", label="a")
+CLASS_B = specs.ClassTarget(kind="class", label="b")
 GENEROUS = {"max_forget_share": 0.99, "budget": {"daily_share": None}}
 
 
@@ -95,6 +97,7 @@ def test_an_expedited_demand_takes_all_that_waits_along(caller: api_keys.Caller)
     assert [job.subject_id for job in waiting] == [duties.batches_of(first)[0].id]
     assert duties.batches_of(first)[0].id == duties.batches_of(second)[0].id
     assert duties.erased_by(waiting[0].subject_id) == ["s1", "s2"]
+    assert rules_told() == [["expedited"]]
 
 
 def test_a_class_absorbs_what_waits_of_it(caller: api_keys.Caller) -> None:
@@ -175,6 +178,39 @@ def test_emptying_a_class_sample_by_sample_can_be_put_before_a_second_person(
         "awaiting_approval",
         "sealed",
     ]
+
+
+def test_nor_is_a_class_emptied_piece_by_piece_or_beside_another(
+    caller: api_keys.Caller,
+) -> None:
+    model = duties.new_model({**GENEROUS, "budget": {"class_share": 0.1, "daily_share": None}})
+    few = bare_models.submit(caller, model, bare_models.samples(*(f"s{2 * n}" for n in range(12))))
+    again = bare_models.submit(caller, model, bare_models.samples("s0", "s2"))
+    more = bare_models.submit(caller, model, bare_models.samples("s24"))
+    other = bare_models.submit(caller, model, bare_models.samples("s1"))
+    beside = bare_models.submit(caller, model, CLASS_B, bare_models.samples("s26"))
+    held = [duties.request(one).stage == "awaiting_approval" for one in (few, again, more, other)]
+    assert held == [False, False, True, False]
+    assert duties.request(beside).stage == "awaiting_approval"
+    duties.shift(few, 2)
+    later = bare_models.submit(caller, model, bare_models.samples("s28"))
+    assert duties.request(later).stage != "awaiting_approval"
+
+
+def test_a_class_whose_samples_all_wait_elsewhere_is_sealed_at_once_too(
+    caller: api_keys.Caller,
+) -> None:
+    """The window was an hour when they came, and is none now."""
+    model = duties.new_model({**GENEROUS, **duties.HOUR})
+    first = bare_models.submit(
+        caller, model, bare_models.samples(*(f"s{2 * n}" for n in range(120)))
+    )
+    with database.transaction() as session:
+        row = models.by_name(session, model)
+        row.policy = {**row.policy, "batch_window_seconds": 0.0}
+    whole = bare_models.submit(caller, model, CLASS_A)
+    assert {batch.state for batch in duties.batches_of(whole)} == {"sealed"}
+    assert duties.request(first).stage == "sealed"
 
 
 def test_what_awaits_approval_can_be_withdrawn(caller: api_keys.Caller) -> None:
