@@ -4,6 +4,7 @@ A process of its own, so that neither a long job nor a broker that is away keeps
 sealed or a deadline from being told. It ends on SIGTERM, after the sweep at hand.
 """
 
+import argparse
 import logging
 import signal
 import threading
@@ -18,7 +19,13 @@ _log = logging.getLogger("salun.sweeper")
 
 
 def main() -> None:
-    """Sweep until somebody sends SIGTERM or SIGINT."""
+    """Sweep until somebody sends SIGTERM or SIGINT; with ``--once`` sweep and clear, and end."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--once", action="store_true", help="sweep and clear once, and end")
+    if parser.parse_args().once:
+        leftovers.clear()
+        sweeping.sweep()
+        return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,6 +1,8 @@
 """One real stack for the whole run: PostgreSQL, Valkey, API, workers, sweeper."""
 
 import dataclasses
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from client import settings
 from client.local import stack
 from tests import material
 
@@ -148,6 +151,16 @@ class Api:
             if done(body):
                 return body
         pytest.fail(f"after {seconds} s still {body}")
+
+    def sweep(self) -> None:
+        """Sweep and clear, now."""
+        environment = settings.child_environment(
+            DATABASE_URL=self.running.database_url,
+            BROKER_URL=self.running.broker_url,
+            SALUN_DATA_DIR=str(self.running.folder.root),
+        )
+        once = [sys.executable, "-m", "service.sweeper", "--once"]
+        subprocess.run(once, env=environment, check=True, timeout=120)
 
     def with_scopes(self, *scopes: str) -> httpx.Client:
         """A client whose key has only these scopes."""

@@ -216,11 +216,15 @@ def _rendered(
 
 
 def _lost_accuracy(measured: specs.VerificationReport) -> float:
-    """What the test accuracy is below the base's; 0 where none was measured."""
-    metric = measured.metrics.get("test_accuracy")
-    if metric is None or metric.target is None:
-        return 0.0
-    return metric.target - metric.value
+    """What the test accuracy is below the base's; of a generator what the judge knows of the rest.
+
+    0 where neither was measured.
+    """
+    for name in ("test_accuracy", "retain_accuracy"):
+        metric = measured.metrics.get(name)
+        if metric is not None and metric.target is not None:
+            return metric.target - metric.value
+    return 0.0
 
 
 def _pictures(measured: specs.VerificationReport) -> list[artifacts.FileRef]:

@@ -8,17 +8,15 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import celery
 import httpx
 import pytest
 import torch
 
 from client.local import folders, processes
 from salun_core import architectures, specs, weights
-from service import queue
 from tests import conftest, material
 from tests.faults import breakpoints
-from tests.faults.conftest import Faulted, until
+from tests.faults.conftest import Faulted
 from tests.faults.test_workers import DEATHS
 
 _FULL = pytest.mark.faults_full
@@ -126,9 +124,8 @@ def test_an_api_that_dies_in_an_upload_leaves_nothing_that_stays(faulted: Faulte
     assert blob(running.folder, content.digest).read_bytes() == content.data
     then = time.time() - 2 * 86_400
     os.utime(litter, (then, then))
-    with celery.Celery(broker=running.broker_url) as sender:
-        sender.send_task("worker.tasks.clear", queue=queue.HOUSEKEEPING)
-    until(lambda: not litter.exists())
+    faulted.api.sweep()
+    assert not litter.exists()
     assert blob(running.folder, content.digest).exists()
 
 

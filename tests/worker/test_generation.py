@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-import celery
 import diffusers
 import huggingface_hub
 import numpy as np
@@ -16,7 +15,7 @@ import safetensors.numpy
 import torch
 
 from salun_core import architectures, specs
-from service import models, queue
+from service import models
 from tests import conftest, generators, material
 
 QUICK = {"steps": 3, "forget_batch_size": 128, "retain_batch_size": 8, "density": 0.2}
@@ -89,8 +88,7 @@ def leave_nothing_unused(api: conftest.Api) -> None:
     stray = api.put(material.Content(uuid.uuid4().bytes))["digest"]
     with psycopg.connect(api.running.database_url, autocommit=True) as connection:
         connection.execute("UPDATE content SET created_at = created_at - interval '2 days'")
-    with celery.Celery(broker=api.running.broker_url) as sender:
-        sender.send_task("worker.tasks.clear", queue=queue.HOUSEKEEPING)
+    api.sweep()
     path = api.running.folder.root / "blobs" / stray[:2] / stray
     end = time.monotonic() + 60
     while path.exists():
@@ -148,6 +146,9 @@ def test_a_class_is_forgotten_and_the_new_folder_opens(
         assert content.startswith(b"\x89PNG")
         assert len(content) == picture["size"]
     assert not kept_judges(api, labelled)  # it had learnt what is erased
+    lineage = api.http.get(f"/v1/models/{classes}/versions/2").json()["lineage"]
+    kept = report["metrics"]["retain_accuracy"]
+    assert lineage["drift"] == pytest.approx(kept["target"] - kept["value"], abs=1e-6)
 
 
 def test_what_was_erased_is_measured_again_and_audits_are_refused(
