@@ -6,6 +6,8 @@ them anew. Afterwards tombstones remain (:mod:`service.tombstones`).
 """
 
 import datetime
+import uuid
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -118,8 +120,25 @@ def erase_samples(session: orm.Session, model: tables.Model) -> int:
     plans.rename(session, dataset.id, marks)
     destruction.condemn(session, set(before) - set(dataset.files))
     destruction.condemn_cache(session, before)
-    telling.audit(session, "worker", "samples.erase", dataset.id, samples=len(due))
+    others = _in_other_datasets(session, dataset.id, [sample.content_hash for sample in due])
+    telling.audit(
+        session,
+        "worker",
+        "samples.erase",
+        dataset.id,
+        samples=len(due),
+        in_other_datasets=others,
+    )
     return len(due)
+
+
+def _in_other_datasets(session: orm.Session, dataset_id: uuid.UUID, hashes: Sequence[bytes]) -> int:
+    """How many samples of other datasets are the same pictures: nobody asked for those."""
+    sample = tables.Sample
+    same = sa.select(sa.func.count()).where(
+        sample.dataset_id != dataset_id, sample.content_hash.in_(hashes)
+    )
+    return session.scalar(same) or 0
 
 
 def _has_due(session: orm.Session, model: tables.Model) -> bool:

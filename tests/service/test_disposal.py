@@ -351,6 +351,22 @@ def test_erased_content_does_not_come_back(caller: api_keys.Caller, model: str) 
     ingested("rest", material.parquet(renamed[1:]).data)
 
 
+def test_the_audit_trail_says_what_other_datasets_still_hold(
+    caller: api_keys.Caller, model: str
+) -> None:
+    first, second = material.train_ids()[:2]
+    copied = [row for row in material.rows() if row["sample_id"] == first]
+    ingested("copies", material.parquet(copied).data)
+    erase(caller, model, bare_models.samples(first, second))
+    let_pass(hours=2)
+    assert dispose(model)[2] == 2
+    with database.transaction() as session:
+        entries = sa.select(tables.AuditEntry.detail).where(
+            tables.AuditEntry.action == "samples.erase"
+        )
+        assert session.scalars(entries).one() == {"samples": 2, "in_other_datasets": 1}
+
+
 def test_what_another_model_remembers_stays(caller: api_keys.Caller, model: str) -> None:
     with database.transaction() as session:
         dataset_id = models.by_name(session, model).dataset_id
