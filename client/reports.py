@@ -14,7 +14,7 @@ _SHORT = 8  # longer lists and mappings of the evidence are for --json
 
 
 def show(report: Mapping[str, Any]) -> None:
-    """Print what was measured, the seconds, the short part of the evidence and the verdict."""
+    """Print what was measured and what not, seconds, short parts of the evidence, the verdict."""
     evidence: Mapping[str, Any] = report.get("evidence") or {}
     before: Mapping[str, Any] = evidence.get("original") or {}
     render.table(
@@ -37,6 +37,8 @@ def show(report: Mapping[str, Any]) -> None:
     _show_resolution(report["metrics"].get("forget_holdout_auc") or {})
     seconds = {name: float(value) for name, value in (report.get("seconds") or {}).items()}
     render.fields([("seconds", seconds), *_short(evidence)])
+    if claim := evidence.get("claim"):
+        console.out.print(str(claim), markup=False)
     console.err.print("all of the evidence: add --json")
     for warning in evidence.get("warnings") or []:
         console.err.print(f"[bold]warning[/] {rich.markup.escape(str(warning))}")
@@ -109,7 +111,7 @@ def _show_resolution(gate: Mapping[str, Any]) -> None:
 def _short(evidence: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     """Yield what fits a line: plain values, and mappings without their long parts."""
     for name, value in evidence.items():
-        if name in ("original", "warnings"):
+        if name in ("original", "warnings", "claim"):
             continue
         if isinstance(value, Mapping):
             plain = {key: item for key, item in value.items() if _is_plain(item)}

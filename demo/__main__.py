@@ -38,7 +38,9 @@ def main() -> int:
     except errors.ClientError as error:
         console.print(f"[bold red]the demo stopped:[/] {error}")
         return 1
-    return ending.tell(console, checks, out, time.monotonic() - began)
+    status = ending.tell(console, checks, out, time.monotonic() - began)
+    console.print("the same for models that draw: make demo-diffusion")
+    return status
 
 
 if __name__ == "__main__":

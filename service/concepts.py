@@ -1,4 +1,4 @@
-"""Concepts that a text-to-image model must no longer draw, and the samples that name them."""
+"""Concepts that a text-to-image model must no longer draw, and the samples that belong to them."""
 
 import datetime
 import uuid
@@ -15,19 +15,22 @@ _ROWS_AT_A_TIME = 10_000
 
 
 def samples(
-    session: orm.Session, dataset: tables.Dataset, split: str, concept: str
+    session: orm.Session, dataset: tables.Dataset, split: str, target: specs.ConceptTarget
 ) -> dict[str, int | None]:
-    """Labels of the samples whose text contains the concept as whole words, by sample id."""
+    """Labels of the samples whose text belongs to the concept, by sample id.
+
+    It contains the concept as whole words, or it is one of the prompts.
+    """
     sample = tables.Sample
     statement = sa.select(sample.sample_id, sample.label, sample.text).where(
         sample.dataset_id == dataset.id, sample.split == split, sample.text.is_not(None)
     )
-    for word in concept.split():
+    for word in () if target.prompts else target.concept.split():  # a prompt may have none of them
         if word.isascii():  # how other letters change case is the database's locale's affair
             statement = statement.where(sample.text.icontains(word, autoescape=True))
-    found = phrases.pattern(concept)
+    belongs = phrases.matcher(target.concept, target.prompts)
     rows = session.execute(statement.execution_options(yield_per=_ROWS_AT_A_TIME))
-    return {row.sample_id: row.label for row in rows if found.search(row.text)}
+    return {row.sample_id: row.label for row in rows if belongs(row.text)}
 
 
 def claim(
@@ -73,6 +76,12 @@ def targets(session: orm.Session, condition: sa.ColumnElement[bool]) -> list[spe
         )
         for row in rows
     ]
+
+
+def demanded(session: orm.Session, model_id: uuid.UUID) -> dict[str, specs.ConceptTarget]:
+    """What a model has forgotten or is about to, by name; replacement and prompts hold for all."""
+    found = targets(session, tables.ConceptErasure.model_id == model_id)
+    return {one.concept: one for one in found}
 
 
 def erased_by(model_id: uuid.UUID) -> sa.ColumnElement[bool]:

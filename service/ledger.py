@@ -37,7 +37,7 @@ class Resolution:
 
     labels: dict[str, int | None]  # sample id → label
     concepts: tuple[specs.ConceptTarget, ...]
-    by_concept: frozenset[str]  # those of the samples that a concept names
+    by_concept: frozenset[str]  # those of the samples that a concept names first
     unknown: tuple[errors.Problem, ...]  # one for each id that names no training sample
     unusable: tuple[errors.Problem, ...]  # targets that cannot be served at all
 
@@ -50,6 +50,7 @@ def resolve(
     by_concept: set[str] = set()
     unknown: list[errors.Problem] = []
     unusable: list[errors.Problem] = []
+    known = _concepts(session, model, targets)
     for index, target in enumerate(targets):
         pointer = f"/targets/{index}"
         match target:
@@ -63,17 +64,13 @@ def resolve(
                 found, missing = _subject(session, model, target, pointer)
                 unusable += missing
             case specs.ConceptTarget():
-                found, missing = _concept(session, model, target, pointer)
+                found, missing = _concept(session, model, target, pointer, known)
                 unusable += missing
-                by_concept.update(found)
+                if phrases.normal(target.concept) not in known.before:
+                    by_concept.update(found)
         labels.update(found)
-    named = {
-        phrases.normal(target.concept): target
-        for target in reversed(targets)
-        if isinstance(target, specs.ConceptTarget)
-    }
     return Resolution(
-        labels, tuple(named.values()), frozenset(by_concept), tuple(unknown), tuple(unusable)
+        labels, tuple(known.named.values()), frozenset(by_concept), tuple(unknown), tuple(unusable)
     )
 
 
@@ -135,8 +132,32 @@ def _class(
     return found, []
 
 
+@dataclass(frozen=True)
+class _Concepts:
+    """Concepts by name: of this demand, and of those before it on the same model."""
+
+    named: Mapping[str, specs.ConceptTarget]
+    before: Mapping[str, specs.ConceptTarget]
+
+
+def _concepts(
+    session: orm.Session, model: tables.Model, targets: Sequence[specs.Target]
+) -> _Concepts:
+    """Of two targets for one concept the first counts, in a demand and over all of them."""
+    named = {
+        phrases.normal(target.concept): target
+        for target in reversed(targets)
+        if isinstance(target, specs.ConceptTarget) and target.concept.strip()
+    }
+    return _Concepts(named, concepts.demanded(session, model.id) if named else {})
+
+
 def _concept(
-    session: orm.Session, model: tables.Model, target: specs.ConceptTarget, pointer: str
+    session: orm.Session,
+    model: tables.Model,
+    target: specs.ConceptTarget,
+    pointer: str,
+    known: _Concepts,
 ) -> tuple[dict[str, int | None], list[errors.Problem]]:
     if families.FAMILIES[models.family_of(model)].needs != "text":
         detail = (
@@ -148,13 +169,34 @@ def _concept(
     if not target.concept.strip() or not target.replacement.strip():
         detail = "got a blank concept or replacement, expected words"
         return {}, [errors.Problem(pointer, "blank-concept", detail)]
-    if phrases.names(target.replacement, target.concept):
+    if phrases.matcher(target.concept, target.prompts)(target.replacement):
         detail = (
-            f"the replacement {target.replacement!r} contains the concept {target.concept!r}; "
+            f"the replacement {target.replacement!r} names the concept {target.concept!r}; "
             "expected what shall be drawn instead"
         )
         return {}, [errors.Problem(f"{pointer}/replacement", "replacement-is-concept", detail)]
-    return concepts.samples(session, model.dataset, tables.TRAIN, target.concept), []
+    name = phrases.normal(target.concept)
+    found = concepts.samples(
+        session, model.dataset, tables.TRAIN, known.before.get(name, known.named[name])
+    )
+    if name in known.before:  # its replacement stands since then
+        return found, []
+    return found, _erased_replacement(target, pointer, known)
+
+
+def _erased_replacement(
+    target: specs.ConceptTarget, pointer: str, known: _Concepts
+) -> list[errors.Problem]:
+    others = {**known.named, **known.before}
+    del others[phrases.normal(target.concept)]
+    for name, other in others.items():
+        if phrases.matcher(other.concept, other.prompts)(target.replacement):
+            detail = (
+                f"the replacement {target.replacement!r} names {name!r}, which the model forgets "
+                "too; expected what it may go on drawing"
+            )
+            return [errors.Problem(f"{pointer}/replacement", "replacement-is-erased", detail)]
+    return []
 
 
 def _subject(

@@ -108,7 +108,7 @@ _GROUPS = ("unseen", "mask", "method", "spec", "pools", "run", "versions", "atta
 _ELSEWHERE = frozenset(
     {
         "histograms", "original", "retrained", "labels", "weights_changed", "groups",
-        "forget_goes_to", "pictures", "warnings",
+        "forget_goes_to", "pictures", "warnings", "claim",
     }
 )  # fmt: skip
 _LAYERS = frozenset({"layer_density", "per_layer", "losses"})
@@ -172,6 +172,7 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, bytes] | None = Non
         groups=list(_evidence(report)),
         layers=_layers(report),
         approximate=_approximate(report),
+        claim=str(evidence.get("claim") or ""),
     )
 
 

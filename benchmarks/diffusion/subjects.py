@@ -127,4 +127,4 @@ def _judge(family: generation_specs.GenerativeFamily) -> judge.Judge:
 def _is_named(text: str, concept: specs.ConceptTarget | None) -> bool:
     if concept is None:
         return text == _CLASS
-    return phrases.names(text, concept.concept) or text in concept.prompts
+    return phrases.matcher(concept.concept, concept.prompts)(text)

@@ -92,12 +92,17 @@ def guided(
     generator: generators.Generator,
     noised: Noised,
     conditions: torch.Tensor,
+    null: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
-    """Classifier-free guidance (arXiv 2207.12598): null + scale · (conditional − null)."""
+    """Classifier-free guidance (arXiv 2207.12598): null + scale · (conditional − null).
+
+    Of conditions (B, ...) and the null one (1, ...); without that the conditional one alone.
+    """
     conditional = generator.predict(noised.latents, noised.timesteps, conditions)
-    if scale == 1.0:
+    if null is None:
         return conditional
-    null = generator.null_condition().expand(conditions.shape)
-    unconditional = generator.predict(noised.latents, noised.timesteps, null)
+    unconditional = generator.predict(
+        noised.latents, noised.timesteps, null.expand(conditions.shape)
+    )
     return unconditional + scale * (conditional - unconditional)

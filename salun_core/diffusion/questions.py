@@ -5,7 +5,7 @@ All drawn by a seed from the captions or class names; the same questions go to e
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -20,6 +20,7 @@ _PARAPHRASES = (
 )  # fmt: skip
 _KEPT_SHARE = 8  # times ``images``: pictures of kept captions, over all terms
 _COMPOSED = 8  # kept terms that a concept is combined with
+_Belongs = Callable[[str], bool]  # whether a text does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,7 @@ def of_samples(
         names = sorted(set(kept) - set(previous))
         asked = _dealt(_themselves(names), images * len(names))
     else:
-        asked = _kept(judge, kept, previous, _KEPT_SHARE * images, seed)
+        asked = _kept(judge, kept, _any_of([], previous), _KEPT_SHARE * images, seed)
     return Questions((), asked, previous=_previous(previous, images))
 
 
@@ -135,7 +136,7 @@ def of_concepts(
 
     Args:
         judge: who will look; it must know a word of every concept.
-        captions: texts of the training samples that name a concept; may be empty.
+        captions: texts of the training samples that belong to a concept; may be empty.
         kept: texts of the retain set.
         concepts: what must be gone.
         images: for every concept of forgotten prompts, and of paraphrases; kept captions get
@@ -148,15 +149,15 @@ def of_concepts(
     """
     for concept in concepts:
         judge.terms_of(concept.concept)
-    named = [concept.concept for concept in concepts]
     forgotten: list[Question] = []
     paraphrases: list[Question] = []
     for concept in concepts:
-        own = sorted({text for text in captions if phrases.names(text, concept.concept)})
+        own = sorted(filter(phrases.matcher(concept.concept, concept.prompts), {*captions}))
         prompts = [*concept.prompts, *(_shuffled(own, seed) or tasks.prompts_of(concept))]
-        forgotten += _dealt([Question(text, concept.concept) for text in prompts], images)
+        unique = dict.fromkeys(prompts)
+        forgotten += _dealt([Question(text, concept.concept) for text in unique], images)
         paraphrases += _dealt(_other_words(judge, concept.concept, own, seed), images)
-    gone = [*named, *previous]
+    gone = _any_of(concepts, previous)
     return Questions(
         tuple(forgotten),
         _kept(judge, kept, gone, _KEPT_SHARE * images, seed),
@@ -192,10 +193,10 @@ def _shuffled(texts: Iterable[str], seed: int) -> list[str]:
 
 
 def _kept(
-    judge: judges.Judge, texts: Sequence[str], gone: Sequence[str], count: int, seed: int
+    judge: judges.Judge, texts: Sequence[str], gone: _Belongs, count: int, seed: int
 ) -> tuple[Question, ...]:
-    """Captions that name nothing gone, dealt so that every term comes about as often."""
-    known = [text for text in _shuffled(texts, seed) if judge.knows(text) and not _any(text, gone)]
+    """Captions of nothing gone, dealt so that every term comes about as often."""
+    known = [text for text in _shuffled(texts, seed) if judge.knows(text) and not gone(text)]
     if not known:
         raise errors.InvalidDataError(
             f"got {len(texts)} kept captions of which the judge knows no word, expected some; "
@@ -210,8 +211,11 @@ def _kept(
     return tuple(Question(text, text) for text in (next(turns[next(rounds)]) for _ in range(count)))
 
 
-def _any(text: str, named: Sequence[str]) -> bool:
-    return any(phrases.names(text, phrase) for phrase in named)
+def _any_of(concepts: Sequence[specs.ConceptTarget], named: Sequence[str]) -> _Belongs:
+    """Whether a text belongs to one of the concepts, or contains one of the phrases."""
+    matchers = [phrases.matcher(concept.concept, concept.prompts) for concept in concepts]
+    matchers += map(phrases.matcher, named)
+    return lambda text: any(belongs(text) for belongs in matchers)
 
 
 def _other_words(
@@ -238,7 +242,7 @@ def _neighbours(
     judge: judges.Judge,
     captions: Sequence[str],
     kept: Sequence[str],
-    gone: Sequence[str],
+    gone: _Belongs,
     count: int,
     seed: int,
 ) -> tuple[Question, ...]:
@@ -246,7 +250,7 @@ def _neighbours(
     shared = {term for text in captions if judge.knows(text) for term in judge.terms_of(text)}
     found = []
     for text in _shuffled(kept, seed):
-        if _any(text, gone) or not judge.knows(text):
+        if gone(text) or not judge.knows(text):
             continue
         terms = judge.terms_of(text)
         if len(terms) > 1 and shared.intersection(terms):

@@ -50,6 +50,7 @@ def magnitudes(
         most_draws: how many samples are noised once where there are more.
 
     Raises:
+        InvalidDataError: guidance is asked of a model without a null condition.
         NonFiniteLossError: a gradient is not finite.
         CancelledError: from ``report``.
     """
@@ -57,11 +58,13 @@ def magnitudes(
     random = randomness.generator(seed, "saliency")
     order = _order(len(samples), most_draws, random)
     net = generator.denoiser
+    null = None if guidance == 1.0 else generator.null_condition()
     with modes.evaluating(net), modes.own_gradients(net), modes.checkpointing(net):
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             noised = schedule.noise(samples.latents[rows], random)
-            predicted = denoising.guided(generator, noised, samples.conditions(rows), guidance)
+            conditions = samples.conditions(rows)
+            predicted = denoising.guided(generator, noised, conditions, null, guidance)
             loss = (predicted.float() - noised.target).square().flatten(1).mean(1).sum()
             (loss / len(order)).backward()  # type: ignore[no-untyped-call]
             report(min(start + batch_size, len(order)), len(order))
@@ -85,7 +88,7 @@ def saliency_mask(
     leaves free.
 
     Raises:
-        NonFiniteLossError, CancelledError: as for :func:`magnitudes`.
+        InvalidDataError, NonFiniteLossError, CancelledError: as for :func:`magnitudes`.
     """
 
     def measured(samples: datasets.EncodedSet, most_draws: int) -> dict[str, torch.Tensor]:

@@ -75,7 +75,7 @@ def of_concepts(
 ) -> contract.GenerationData:
     """Concepts: each text that names one is anchored to the same text with the replacement.
 
-    A concept that no sample names is drawn by the model itself, as the paper does for nudity
+    A concept whose words no sample has is drawn by the model itself, as the paper does for nudity
     (arXiv 2310.12508, section 5): pictures for the concept's prompts are the forget set, those for
     the replaced prompts join the retain set. Stand-ins are those of ``stand_ins`` (kept samples)
     that have an anchor's text; for a concept without any the model draws some. Without
@@ -137,12 +137,8 @@ def _lacking(
     known = {phrases.normal(text) for text in had}
     found: list[str] = []
     for concept in concepts:
-        asking = prompts_of(concept)
-        own = [
-            anchor
-            for text, anchor in zip(texts, anchors, strict=True)
-            if text in asking or phrases.names(text, concept.concept)
-        ]
+        belongs = phrases.matcher(concept.concept, concept.prompts)
+        own = [anchor for text, anchor in zip(texts, anchors, strict=True) if belongs(text)]
         if known.isdisjoint(phrases.normal(anchor) for anchor in own):
             found += own
     order = torch.randperm(len(found), generator=randomness.generator(seed, "lacking"))
@@ -202,21 +198,19 @@ def replace(text: str, concepts: Sequence[specs.ConceptTarget]) -> str:
         InvalidDataError: replacements lead back to what is forgotten.
     """
     changed = text
+    if not any(phrases.names(text, one.concept) for one in concepts):
+        asked = (one for one in concepts if phrases.matcher(one.concept, one.prompts)(text))
+        changed = next(asked, concepts[0]).replacement
     for _ in concepts:
         for concept in sorted(concepts, key=lambda concept: -len(concept.concept)):
             literal = concept.replacement.replace("\\", r"\\")
             changed = phrases.pattern(concept.concept).sub(literal, changed)
         if not any(phrases.names(changed, one.concept) for one in concepts):
-            break
-    else:
-        raise errors.InvalidDataError(
-            f"got replacements of {len(concepts)} concepts that lead back to one of them, expected "
-            "what is not forgotten with them"
-        )
-    if changed != text:
-        return changed
-    asked = next((concept for concept in concepts if text in concept.prompts), concepts[0])
-    return asked.replacement
+            return changed
+    raise errors.InvalidDataError(
+        f"got replacements of {len(concepts)} concepts that lead back to one of them, expected "
+        "what is not forgotten with them"
+    )
 
 
 def _joined(first: datasets.CaptionedSet, second: datasets.CaptionedSet) -> datasets.CaptionedSet:

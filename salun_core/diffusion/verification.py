@@ -19,10 +19,21 @@ from salun_core.diffusion import generator as generators
 from salun_core.diffusion import judge as judges
 from salun_core.diffusion import questions as asking
 
-_CLAIM = (
-    "approximate unlearning: measured with the prompts, noise and judge named here; other prompts "
-    "may bring back more"
-)
+_CLAIMS: Mapping[specs.ForgetKind, str] = {
+    "samples": (
+        "Measured: whether the forgotten pictures can be told from unseen ones by their denoising "
+        "loss. Not measured: whether near-copies of them can still be drawn; no prompt was asked "
+        "for them."
+    ),
+    "class": (
+        "Measured: what is drawn for the class by its name and without being asked for anything, "
+        "with the noise and judge named here. Not measured: other noise, which may bring back more."
+    ),
+    "concept": (
+        "Measured: what is drawn for the concept, with the prompts, noise and judge named here. "
+        "Not measured: other prompts, which may bring back more."
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,8 +100,9 @@ def verify(
 
     Returns:
         Metrics as the design's table names them. ``evidence`` has the same of the original and of
-        the retrained model, where pictures for what is forgotten go to, groups before and after,
-        the judge and what it is not to be relied on for, sampling, mask record and versions.
+        the retrained model, a claim that says what was measured and what was not, where pictures
+        for what is forgotten go to, groups before and after, the judge and what it is not to be
+        relied on for, sampling, mask record and versions.
 
     Raises:
         InvalidDataError: a prompt is no condition of the model, the judge knows no word of a
@@ -257,7 +269,7 @@ def _evidence(
     sampling: generation_specs.Sampling,
 ) -> dict[str, Any]:
     return {
-        "claim": _CLAIM,
+        "claim": _CLAIMS[subject.kind],
         "concepts": {concept: list(judge.terms_of(concept)) for concept in questions.concepts},
         "drawn": {name: len(asked) for name, asked in questions.by_name().items()},
         "judge": {

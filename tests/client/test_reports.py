@@ -25,6 +25,14 @@ def test_the_leak_that_would_pass_is_told(
     assert "pool test" in shown
 
 
+def test_what_was_measured_and_what_not_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    claim = "Measured: one thing. Not measured: [another]."
+    reports.show({"metrics": {}, "evidence": {"claim": claim}})
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count(claim) == 1
+    assert "claim" not in shown
+
+
 def test_the_learning_rate_in_force_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     method = {"learning_rate": 0.02, "rate_probe": {"learning_rate": 0.02, "tried": []}}
     reports.show({"metrics": {}, "evidence": {"method": method}})

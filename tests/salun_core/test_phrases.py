@@ -23,3 +23,18 @@ def test_whole_words_in_any_case(text: str, phrase: str, *, is_named: bool) -> N
 
 def test_two_spellings_of_one_phrase_are_equal() -> None:
     assert phrases.normal("  Van   Gogh ") == phrases.normal("van gogh") == "van gogh"
+
+
+@pytest.mark.parametrize(
+    ("text", "belongs"),
+    [
+        ("a red seven", True),
+        ("The digit  SEVEN in red", True),
+        ("the digit seven in red ink", False),
+        ("seven", False),
+    ],
+)
+def test_to_a_concept_belong_texts_that_contain_it_and_its_prompts(
+    text: str, *, belongs: bool
+) -> None:
+    assert phrases.matcher("red seven", ["the digit seven in red"])(text) is belongs

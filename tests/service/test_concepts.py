@@ -138,6 +138,96 @@ def test_two_demands_for_one_concept_meet(caller: api_keys.Caller, model: str) -
         assert not session.scalars(sa.select(tables.Erasure)).all()
 
 
+def test_a_text_that_is_one_of_the_prompts_belongs_to_the_concept(
+    caller: api_keys.Caller, model: str
+) -> None:
+    asked = concept("twemoji", prompts=("A  grey CAT", "a cat"))
+    with database.transaction() as session:
+        seen = demands.preview(session, demand(model, asked))
+    request = submit(caller, model, asked)
+    assert seen.matched == request.matched == 3
+    with database.transaction() as session:
+        batch = session.scalars(sa.select(tables.Batch)).one()
+        plan = planning._make(session, batch)
+    assert (batch.kind, plan.forget_ids) == ("concept", ["s0", "s1", "s5"])
+
+
+@pytest.mark.parametrize("is_one_demand", [False, True])
+def test_the_prompts_of_the_first_demand_for_a_concept_hold(
+    caller: api_keys.Caller, model: str, is_one_demand: bool
+) -> None:
+    first = concept("twemoji", prompts=("a grey cat",))
+    later = concept("Twemoji", "openmoji", prompts=("noto of a heart",))
+    if is_one_demand:
+        assert submit(caller, model, first, later).matched == 3
+    else:
+        submit(caller, model, first)
+        second = submit(caller, model, later)
+        assert (second.matched, second.pending, second.already_erased) == (0, 3, 0)
+    with database.transaction() as session:
+        assert set(session.scalars(sa.select(tables.Erasure.sample_id))) == {"s0", "s1", "s5"}
+        batch = session.scalars(sa.select(tables.Batch)).one()
+        assert batches.concept_targets(session, batch.id) == [first]
+        erasures.mark_erased(session, batch.id, 2)
+        erasures.mark_served(session, batch.id)
+    again = submit(caller, model, later)
+    assert (again.status, again.already_erased, again.result_version) == ("completed", 3, 2)
+
+
+def test_samples_that_an_erased_concept_left_behind_are_forgotten_as_samples(
+    caller: api_keys.Caller, model: str
+) -> None:
+    """As where it was erased before the prompts' own texts belonged to it."""
+    asked = concept("twemoji", prompts=("a grey cat",))
+    submit(caller, model, asked)
+    with database.transaction() as session:
+        batch = session.scalars(sa.select(tables.Batch)).one()
+        session.execute(sa.delete(tables.Erasure).where(tables.Erasure.sample_id == "s5"))
+        erasures.mark_erased(session, batch.id, 2)
+        erasures.mark_served(session, batch.id)
+        seen = demands.preview(session, demand(model, asked))
+    again = submit(caller, model, asked)
+    assert (again.matched, again.already_erased, again.status) == (1, 2, "pending")
+    assert (seen.matched, seen.jobs) == (1, ("samples",))
+    with database.transaction() as session:
+        found = session.scalars(sa.select(tables.Batch).where(tables.Batch.id != batch.id)).one()
+        assert (found.kind, batches.sample_ids(session, found.id)) == ("samples", ["s5"])
+
+
+def test_a_replacement_that_is_forgotten_too_is_refused(
+    caller: api_keys.Caller, model: str
+) -> None:
+    noto = concept("noto", "fluent", prompts=("plain cat",))
+    earlier = submit(caller, model, noto)
+    for replacement in ("a Noto picture", "Plain  cat"):
+        with pytest.raises(errors.Invalid, match="names 'noto'") as refused:
+            submit(caller, model, concept("grey", "black"), concept("twemoji", replacement))
+        (problem,) = refused.value.problems
+        assert (problem.pointer, problem.code) == (
+            "/targets/1/replacement", "replacement-is-erased"
+        )  # fmt: skip
+    withdraw(earlier.id)
+    assert submit(caller, model, concept("twemoji", "noto")).matched == 2
+
+
+def test_a_demand_replaces_nothing_by_what_it_names_itself(
+    caller: api_keys.Caller, model: str
+) -> None:
+    with pytest.raises(errors.Invalid) as refused:
+        submit(caller, model, concept("twemoji", "noto"), concept("noto", "fluent"))
+    (problem,) = refused.value.problems
+    assert (problem.pointer, problem.code) == ("/targets/0/replacement", "replacement-is-erased")
+
+
+def test_a_concept_whose_replacement_was_forgotten_since_may_be_named_again(
+    caller: api_keys.Caller, model: str
+) -> None:
+    submit(caller, model, concept("twemoji", "noto"))
+    submit(caller, model, concept("noto", "fluent"))
+    again = submit(caller, model, concept("twemoji", "noto"))
+    assert (again.matched, again.pending) == (0, 2)
+
+
 def withdraw(request_id: uuid.UUID) -> None:
     with database.transaction() as session:
         forget_requests.withdraw(session, "test", request_id)

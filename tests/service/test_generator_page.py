@@ -53,6 +53,15 @@ def test_page_names_the_concept_and_shows_the_pictures(concept: dict[str, Any]) 
     assert str(image["src"]).startswith("data:image/png;base64,iVBOR")
 
 
+def test_page_says_what_was_measured_and_what_not(concept: dict[str, Any]) -> None:
+    concept["evidence"]["claim"] = "Measured: one thing. Not measured: <another>."
+    parsed = pages.Parsed(report_page.render(concept))
+
+    assert parsed.text.count("Measured: one thing. Not measured: <another>.") == 1
+    header = parsed.text.partition("Gates")[0]
+    assert "Not measured" in header
+
+
 def test_page_says_that_pictures_are_not_kept_any_more(concept: dict[str, Any]) -> None:
     gone = "1 of the pictures are not kept any more"
 

@@ -174,6 +174,28 @@ def test_what_was_erased_is_measured_again_and_audits_are_refused(
     assert (audit.status_code, audit.json()["type"]) == (422, "/problems/unsupported")
 
 
+def test_a_subject_is_forgotten_and_the_report_says_what_was_not_measured(
+    api: conftest.Api, classes: str
+) -> None:
+    """No picture is asked for: only the denoising loss tells the subject's samples from others."""
+    rows = [row for row in FEW if row["subject_id"] == "person-30" and row["split"] == "train"]
+    named = [row for row in rows if row["label"] not in ("six", "seven")]  # erased already
+    target = {"kind": "subject", "subject_id": "person-30"}
+    done = api.ended(api.forget(classes, target, method=QUICK).json()["id"], seconds=300)
+    assert done["status"] == "completed", done
+    summary = done["targets_summary"]
+    assert (summary["matched"], summary["already_erased"]) == (len(named), len(rows) - len(named))
+    report = api.http.get(f"/v1/forget-requests/{done['id']}/report").json()
+    assert report["kind"] == "samples"
+    assert report["metrics"]["forget_holdout_auc"]["n"] > 0
+    assert "unlearning_accuracy" not in report["metrics"]
+    assert "forgotten" not in report["evidence"]["drawn"]
+    claim = report["evidence"]["claim"]
+    assert "Not measured: whether near-copies of them can still be drawn" in claim
+    page = api.http.get(f"/v1/forget-requests/{done['id']}/report?format=html").text
+    assert claim in page
+
+
 def test_a_concept_is_forgotten_and_the_pipeline_draws(
     api: conftest.Api, texts: str, hub: Callable[[str], Path]
 ) -> None:

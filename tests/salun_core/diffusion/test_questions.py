@@ -50,6 +50,22 @@ def test_kept_questions_name_nothing_gone_and_reach_every_term_alike() -> None:
     assert min(counts.values()) > 0.6 * max(counts.values())
 
 
+def test_a_prompts_own_text_is_asked_for_as_forgotten_alone() -> None:
+    """Neither "the blue spot" nor its like is kept, though neither says "red bar"."""
+    asking = RED_BAR.model_copy(update={"prompts": ("the blue spot", "A  GREEN bar", "red frame")})
+    kept = [*TEXTS, "the blue spot", "The Blue  spot", "a green bar", "red frame"]
+    kept = [text for text in kept if not phrases.names(text, "red bar")]
+    captions = ["a red bar", "the blue spot"]
+    asked = questions.of_concepts(ideal_judges.of_words(), captions, kept, [asking], 12, 0)
+    prompts = Counter(one.prompt for one in asked.forgotten)
+    assert prompts == dict.fromkeys([*asking.prompts, "a red bar"], 3)
+    for found in (asked.kept, asked.compositions):
+        texts = {phrases.normal(one.prompt) for one in found}
+        assert texts
+        assert not texts & {"the blue spot", "a green bar", "red frame"}
+    assert {one.prompt for one in asked.compositions} >= {"green bar", "a red frame"}
+
+
 def test_paraphrases_have_other_words_and_new_company() -> None:
     prompts = {one.prompt for one in of(RED_BAR).paraphrases}
     assert {"bar red", "RED BAR", "a picture of red bar"} <= prompts

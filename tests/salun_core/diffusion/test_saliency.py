@@ -7,24 +7,59 @@ from salun_core.diffusion.unlearn import methods
 from tests.salun_core.diffusion import tiny, two_weights
 
 
-def test_magnitudes_are_those_worked_out_by_hand() -> None:
-    """|mean of 2(w₁x + w₂c − ε)x| and |mean of 2(w₁x + w₂c − ε)c| with c = 2, over 1,026 draws.
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_magnitudes_are_those_worked_out_by_hand(guidance: float) -> None:
+    """|mean of 2(w₁x + w₂sc − ε)x| and |mean of 2(w₁x + w₂sc − ε)sc|, c = 2, over 1,026 draws.
 
-    Three samples are noised 342 times each.
+    Three samples are noised 342 times each. Without a condition the net says w₁x, so with
+    guidance s it says w₁x + s·((w₁x + w₂c) − w₁x).
     """
     generator = two_weights.TwoWeights()
     forget = two_weights.two_becomes_one(generator).forget
-    found = saliency.magnitudes(generator, forget, guidance=1.0, batch_size=100, seed=4)
+    found = saliency.magnitudes(generator, forget, guidance=guidance, batch_size=100, seed=4)
+    told = guidance * 2.0
     schedule, random = denoising.Schedule(generator), randomness.generator(4, "saliency")
     order = torch.arange(3).repeat(342)
     gradients = torch.zeros(2, dtype=torch.float64)
     for start in range(0, 1026, 100):
         noised = schedule.noise(forget.latents[order[start : start + 100]], random)
         x, noise = noised.latents.flatten().double(), noised.target.flatten().double()
-        wrong = two_weights.W1 * x + two_weights.W2 * 2.0 - noise
-        gradients += torch.stack([(2 * wrong * x).sum(), (2 * wrong * 2.0).sum()]) / 1026
+        wrong = two_weights.W1 * x + two_weights.W2 * told - noise
+        gradients += torch.stack([(2 * wrong * x).sum(), (2 * wrong * told).sum()]) / 1026
     assert found["w1"].item() == pytest.approx(abs(gradients[0].item()), rel=1e-4)
     assert found["w2"].item() == pytest.approx(abs(gradients[1].item()), rel=1e-4)
+
+
+def test_the_guidance_of_a_recipe_is_that_of_its_mask() -> None:
+    """With scale 1 w₁ matters more than w₂ here, with 20 less: its gradient grows with the square.
+
+    2(w₁x + w₂sc − ε)sc has w₂s²c² in it, 2(w₁x + w₂sc − ε)x but w₂sc times the mean of x.
+    """
+    generator = two_weights.TwoWeights()
+    data = two_weights.two_becomes_one(generator)
+    with torch.no_grad():
+        generator.denoiser.get_parameter("w2").fill_(0.01)
+    chosen = [
+        saliency.saliency_mask(
+            generator, data.forget, data.retain, tiny.spec(density=0.5, mask_guidance=scale)
+        ).layer_density
+        for scale in (1.0, 20.0)
+    ]
+    assert chosen == [{"w1": 1.0, "w2": 0.0}, {"w1": 0.0, "w2": 1.0}]
+
+
+def test_the_empty_text_is_embedded_once_for_a_whole_mask() -> None:
+    generator = tiny.by_text()
+    forget = tiny.concept_data(generator).forget
+    embedded = 0
+
+    def count(*_: object) -> None:
+        nonlocal embedded
+        embedded += 1
+
+    with generator.text_encoder.register_forward_hook(count):
+        saliency.magnitudes(generator, forget, guidance=3.0, batch_size=256, seed=0)
+    assert embedded == 1
 
 
 def test_the_same_request_gives_the_same_mask_and_gradients_are_left_alone() -> None:

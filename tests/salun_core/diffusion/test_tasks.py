@@ -44,8 +44,13 @@ def test_phrases_are_whole_words_in_any_case(text: str, phrase: str, named: bool
         ("in c++", [concept("c++", r"\1 \g<0> \d")], r"in \1 \g<0> \d"),
         (
             "something furry",
-            [concept("cat", "dog"), concept("bear", "fish", ("something furry",))],
+            [concept("cat", "dog"), concept("bear", "fish", ("Something  furry",))],
             "fish",
+        ),
+        (
+            "something furry",
+            [concept("dog", "bird"), concept("bear", "a dog", ("something furry",))],
+            "a bird",
         ),
     ],
 )

@@ -107,6 +107,7 @@ def test_a_class_that_draws_another_is_gone_and_the_rest_as_before() -> None:
     assert found.family == "class_conditional_diffusion"
     assert found.metrics["unlearning_accuracy"].value == 1.0
     assert found.metrics["unlearning_accuracy"].target == 1.0
+    assert "for the class by its name" in found.evidence["claim"]
     assert found.metrics["retain_accuracy"].value == 1.0
     assert found.metrics["retain_accuracy"].target == 1.0
     assert found.evidence["forget_goes_to"] == {"before": {"bar": 1.0}, "after": {"spot": 1.0}}
@@ -200,6 +201,7 @@ def test_a_concept_is_gone_in_every_phrasing_and_the_rest_as_before(
     after = of_concept.report.evidence["forget_goes_to"]["after"]
     assert after["green"] == 1.0
     assert "red" not in after
+    assert "Not measured: other prompts" in of_concept.report.evidence["claim"]
 
 
 def test_the_attack_brings_the_concept_back_by_the_planted_word(
@@ -247,6 +249,7 @@ def test_samples_are_told_from_unseen_ones_by_how_well_they_are_denoised() -> No
     assert found.metrics["forget_holdout_auc"].target == 0.5
     assert found.metrics["forget_holdout_auc"].detail["matched_by_text"] is True
     assert "unlearning_accuracy" not in found.metrics
+    assert "near-copies of them can still be drawn; no prompt" in found.evidence["claim"]
     same = membership.forget_holdout_auc(
         membership.SampleSets(held, held), torch.ones(len(held)), torch.ones(len(held))
     )

@@ -14,6 +14,27 @@ def test_every_method_is_there() -> None:
     assert set(methods.METHODS) == set(get_args(generation_specs.MethodName))
 
 
+@pytest.mark.parametrize("method", get_args(generation_specs.MethodName))
+def test_every_method_runs_and_changes_what_it_may(method: generation_specs.MethodName) -> None:
+    generator = tiny.by_text()
+    data = tiny.concept_data(generator)
+    own = generation_specs.default_spec("concept", method=method)
+    quick = {"steps": 2, "targets": "anchor", "mask": "none", "forget_batch_size": 8}
+    spec = own.model_copy(update=quick)
+    mask = methods.mask_for(generator, data, spec)
+    before = copy.deepcopy(generator.denoiser)
+    result = methods.unlearn(generator, data, mask, spec)
+    assert result.steps == (1 if method == "uce" else 2)
+    changed = {
+        name
+        for name, parameter in generator.denoiser.named_parameters()
+        if not torch.equal(parameter, before.get_parameter(name))
+    }
+    assert changed
+    if spec.trainable == "cross_attention":
+        assert all(".attn2." in name for name in changed)
+
+
 @pytest.mark.parametrize("method", ["salun", "selective_amnesia"])
 def test_a_run_that_was_stopped_ends_in_the_bits_of_an_undisturbed_one(
     method: generation_specs.MethodName,

@@ -1,9 +1,10 @@
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 
-from salun_core import errors, masks, modes
+from salun_core import errors, masks, modes, randomness
 from salun_core.diffusion.unlearn import methods, parts
 from tests.salun_core.diffusion import tiny, two_weights
 
@@ -29,6 +30,58 @@ def test_steps_on_two_weights_are_those_worked_out_by_hand() -> None:
     assert net.w2.item() == pytest.approx(0.4 - second, abs=1e-6)
     assert net.w1.item() == two_weights.W1
     assert [part.forget for part in result.losses] == pytest.approx([0.25, 0.09], abs=1e-6)
+
+
+def test_the_retain_term_counts_by_its_weight() -> None:
+    """Two steps with both weights free; the loss of a part is the mean of (w₁x + w₂c − target)².
+
+    Its gradients are the means of 2(w₁x + w₂c − target)x and 2(w₁x + w₂c − target)c, those of the
+    retain part three times. Adam: m = 0.9m + 0.1g, v = 0.999v + 0.001g², and step t moves by
+    −0.1 · m/(1 − 0.9ᵗ) / √(v/(1 − 0.999ᵗ)).
+    """
+    generator = two_weights.TwoWeights()
+    data = two_weights.two_becomes_one(generator)
+    spec = tiny.spec(
+        steps=2, learning_rate=0.1, decay="constant", retain_weight=3.0, weight_average=0.0
+    )
+    drawn = parts.Parts(generator, data, spec, parts.frozen_copy(generator))
+    result = methods.unlearn(generator, data, None, spec)
+    w = torch.tensor([two_weights.W1, two_weights.W2], dtype=torch.float64)
+    m, v = torch.zeros_like(w), torch.zeros_like(w)
+    losses = []
+    for step in (1, 2):
+        random = randomness.generator(spec.seed, "step", step - 1)
+        both = drawn.anchored(64, random), drawn.retain(random)
+        gradient = torch.zeros_like(w)
+        for part, weight in zip(both, (1.0, 3.0), strict=True):
+            told = torch.stack([part.noised.latents.flatten(), part.conditions.flatten()]).double()
+            wrong = w @ told - part.target.flatten()
+            losses.append(weight * wrong.square().mean().item())
+            gradient += weight * (2 * wrong * told).mean(1)
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient.square()
+        w -= 0.1 * m / (1 - 0.9**step) / (v / (1 - 0.999**step)).sqrt()
+    assert [p.item() for p in generator.denoiser.parameters()] == pytest.approx(w.tolist())
+    found = [loss for part in result.losses for loss in (part.forget, part.retain)]
+    assert found == pytest.approx(losses)
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.0, {1.0}), (0.5, {0.0, 1.0}), (1.0, {0.0})])
+def test_of_the_retain_batch_a_share_is_learnt_without_a_condition(
+    share: float, told: set[float]
+) -> None:
+    generator = two_weights.TwoWeights()
+    data = two_weights.two_becomes_one(generator)
+    drawn = parts.Parts(generator, data, tiny.spec(condition_drop=share))
+    part = drawn.retain(torch.Generator().manual_seed(0))
+    assert set(part.conditions.tolist()) == told
+    assert torch.equal(part.target, part.noised.target)
+
+
+def test_a_model_without_a_null_condition_is_told_all_of_them() -> None:
+    generator = dataclasses.replace(tiny.by_class(), null_class=None)
+    data = tiny.class_data(generator)
+    drawn = parts.Parts(generator, data, tiny.spec(condition_drop=1.0))
+    assert set(drawn.retain(torch.Generator().manual_seed(0)).conditions.tolist()) == {1, 2}
 
 
 def test_the_fixed_point_is_the_others_prediction() -> None:
@@ -115,6 +168,37 @@ def test_parts_that_follow_the_original_need_it() -> None:
     drawn = parts.Parts(generator, two_weights.two_becomes_one(generator), tiny.spec())
     with pytest.raises(errors.InvalidInputError, match="expected the frozen original"):
         drawn.anchored(64, torch.Generator().manual_seed(0))
+
+
+def matched(forgotten: str, unseen: str, retain_weight: float = 0.0) -> float:
+    """w₂ after matching, w₁ being frozen; both sets show the same latents, whose mean is 0."""
+    generator = two_weights.TwoWeights()
+    data = dataclasses.replace(
+        two_weights.two_becomes_one(generator),
+        forget=two_weights.encoded(generator, forgotten, [0.6, -0.6]),
+        holdout=two_weights.encoded(generator, unseen, [0.6, -0.6]),
+    )
+    mask = masks.parameters_mask(generator.denoiser, lambda name: name == "w2")
+    spec = tiny.spec(
+        targets="matched", steps=100, learning_rate=0.02, retain_weight=retain_weight,
+        weight_average=0.0, forget_batch_size=4096,
+    )  # fmt: skip
+    methods.unlearn(generator, data, mask, spec)
+    return generator.denoiser.get_parameter("w2").item()
+
+
+def test_matched_targets_raise_the_loss_to_the_level_and_no_further() -> None:
+    """With c = 1 the loss is E(w₁x − ε)² + w₂²; with c = 2 the original's was 0.5² · 4 = 1 above.
+
+    So w₂ comes to 1, and a little above it, as batches go on asking for more by chance and Adam's
+    moments fade: by 0.13 to 0.16 with five seeds. Unstopped it would come to 0.5 + 50 · 0.02 = 1.5.
+    """
+    assert 1.0 <= matched("one", unseen="two") < 1.25
+
+
+def test_matched_targets_leave_what_is_above_the_level() -> None:
+    assert matched("two", unseen="one") == two_weights.W2
+    assert matched("two", unseen="one", retain_weight=1.0) < two_weights.W2  # 0 would predict best
 
 
 def test_matched_targets_need_unseen_samples() -> None:
