@@ -5,7 +5,7 @@ Only training samples are matched: a request for data that was never trained on 
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
