@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 
@@ -25,6 +26,32 @@ def test_class_conditional_folders_open(
     assert opened.classes == tiny.CLASSES
     assert opened.null_condition().tolist() == [3]
     assert not opened.denoiser.training
+
+
+@pytest.mark.parametrize(
+    ("make", "family", "pipeline"),
+    [
+        (tiny.class_pipeline, CLASSES, "DDPMPipeline"),
+        (tiny.dit_folder, CLASSES, "DiTPipeline"),
+        (tiny.text_folder, "text_to_image", "StableDiffusionPipeline"),
+    ],
+)
+def test_what_opens_here_opens_with_stock_diffusers(
+    tmp_path: Path,
+    make: Callable[[Path], Path],
+    family: generation_specs.GenerativeFamily,
+    pipeline: str,
+) -> None:
+    folder = make(tmp_path)
+    opened = folders.open_generator(folder, family, tiny.CLASSES)
+    stock = diffusers.DiffusionPipeline.from_pretrained(
+        folder, use_safetensors=True, local_files_only=True
+    )
+    assert type(stock).__name__ == pipeline
+    net = stock.components["transformer" if pipeline == "DiTPipeline" else "unet"]
+    state = opened.denoiser.state_dict()
+    assert net.state_dict().keys() == state.keys()
+    assert all(torch.equal(state[name], one) for name, one in net.state_dict().items())
 
 
 def test_a_published_dit_opens(tmp_path: Path) -> None:
