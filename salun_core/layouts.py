@@ -12,6 +12,7 @@ from salun_core import errors, generation_specs
 
 INDEX = "model_index.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
+_MOST_TIMESTEPS = 100_000
 LARGEST_SIDE = 1024  # of what is denoised, and of a picture: pixels
 # What makes diffusers or transformers fetch code, or build other classes than are named.
 _CODE_KEYS = (
@@ -285,6 +286,12 @@ def _check_schedule(config: Mapping[str, Any]) -> None:
             raise errors.InvalidConfigError(
                 f"{_SCHEDULER.config}: got {key} {_shown(got)}, expected {' or '.join(allowed)}"
             )
+    timesteps = config.get("num_train_timesteps", 1000)
+    if not (type(timesteps) is int and 1 <= timesteps <= _MOST_TIMESTEPS):
+        raise errors.InvalidConfigError(
+            f"{_SCHEDULER.config}: got num_train_timesteps {_shown(timesteps)}, expected a number "
+            f"from 1 to {_MOST_TIMESTEPS}"
+        )
 
 
 def _hint(path: str, there: set[str]) -> str:

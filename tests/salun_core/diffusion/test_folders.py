@@ -121,11 +121,7 @@ def _no_json(folder: Path) -> None:
 
 
 def _configure(**changes: object) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        path = folder / "unet/config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-    return change
+    return lambda folder: tiny.change(folder / "unet/config.json", **changes)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +147,90 @@ def test_broken_folders_are_refused(
     spoil(folder)
     with pytest.raises(error, match=named):
         folders.open_generator(folder, CLASSES, tiny.CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "error", "named"),
+    [
+        ("vae/config.json", {"scaling_factor": None}, errors.InvalidConfigError, "scaling_factor"),
+        ("vae/config.json", {"scaling_factor": 0}, errors.InvalidConfigError, "scaling_factor 0"),
+        ("vae/config.json", {"shift_factor": "x"}, errors.InvalidConfigError, "shift_factor x"),
+        ("vae/config.json", {"norm_num_groups": 3}, errors.InvalidConfigError, "vae/: cannot be"),
+        (  # tensors of 150 GB, which nobody may ask for
+            "vae/config.json", {"block_out_channels": [65536, 65536]},
+            errors.ArchitectureMismatchError, r"vae/: tensors .* \(65536,",
+        ),
+        (
+            "unet/config.json", {"sample_size": 600}, errors.InvalidConfigError,
+            "unet/config.json: got sample_size 600, which makes pictures of 1200 pixels",
+        ),
+        (
+            "unet/config.json", {"attention_head_dim": 0}, errors.InvalidConfigError,
+            "unet/config.json: UNet2DConditionModel cannot be built",
+        ),
+        (
+            "text_encoder/config.json", {"vocab_size": "x"}, errors.InvalidConfigError,
+            "text_encoder/: cannot be opened",
+        ),
+        (
+            "text_encoder/config.json", {"vocab_size": 2**30}, errors.ArchitectureMismatchError,
+            "text_encoder/: tensors missing",
+        ),
+        (
+            "tokenizer/tokenizer_config.json", {"model_max_length": -3},
+            errors.InvalidConfigError, "got texts of -3 tokens",
+        ),
+        (
+            "tokenizer/tokenizer_config.json", {"model_max_length": "z"},
+            errors.InvalidConfigError, "tokenizer/: cannot be opened",
+        ),
+        (
+            "tokenizer/tokenizer_config.json", {"pad_token": None}, errors.InvalidConfigError,
+            "tokenizer/: gives nothing that text_encoder/ can be told",
+        ),
+        (
+            "tokenizer/vocab.json", {"circle</w>": 100_000}, errors.InvalidConfigError,
+            "tokenizer/vocab.json: got token 100000, the text encoder knows",
+        ),
+    ],
+)  # fmt: skip
+def test_broken_parts_of_a_text_model_are_named(
+    tmp_path: Path,
+    path: str,
+    changes: dict[str, object],
+    error: type[errors.SalunError],
+    named: str,
+) -> None:
+    folder = tiny.text_folder(tmp_path)
+    (folder / "tokenizer/tokenizer.json").unlink()  # it would be read in place of the vocabulary
+    tiny.change(folder / path, **changes)
+    with pytest.raises(error, match=named):
+        folders.open_generator(folder, "text_to_image")
+
+
+def test_a_vocabulary_that_is_none(tmp_path: Path) -> None:
+    """The library raises bare exceptions of it."""
+    folder = tiny.text_folder(tmp_path)
+    (folder / "tokenizer/tokenizer.json").unlink()
+    (folder / "tokenizer/vocab.json").write_text("[1, 2]")
+    with pytest.raises(errors.InvalidConfigError, match="tokenizer/: cannot be opened"):
+        folders.open_generator(folder, "text_to_image")
+
+
+def test_memory_that_runs_out_is_still_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the cause, whatever part was being opened: it is no fault of the folder."""
+    folder = tiny.text_folder(tmp_path)
+    short = torch.OutOfMemoryError("CUDA out of memory")
+
+    def load(*_: object, **__: object) -> object:
+        raise short
+
+    monkeypatch.setattr(diffusers.AutoencoderKL, "from_pretrained", load)
+    with pytest.raises(errors.InvalidConfigError, match="vae/") as caught:
+        folders.open_generator(folder, "text_to_image")
+    assert caught.value.__cause__ is short
 
 
 @pytest.mark.parametrize("labels", [(), tuple("abcde")])
