@@ -148,7 +148,9 @@ def _text(folder: Path, device: torch.device | str) -> tuple[Any, torch.nn.Modul
             transformers.CLIPTextConfig.from_pretrained(file.parent, local_files_only=True)
         )
 
-    encoder = opening.frozen(transformers.CLIPTextModel, plan, file, attn_implementation="sdpa")
+    encoder = opening.frozen(
+        transformers.CLIPTextModel, plan, file, attn_implementation="sdpa", dtype=torch.float32
+    )
     with opening.reading("tokenizer/"):
         tokenizer = transformers.CLIPTokenizer.from_pretrained(
             folder / "tokenizer", local_files_only=True

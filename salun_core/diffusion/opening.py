@@ -35,7 +35,7 @@ def frozen(
     kind: Any,  # noqa: ANN401
     plan: Callable[[], Any],
     file: Path,
-    **more: bool | str,
+    **more: object,
 ) -> Any:  # noqa: ANN401
     """A part that never changes, by its own library, with every tensor in its place.
 

@@ -91,6 +91,14 @@ def test_labels_without_a_null_class(tmp_path: Path) -> None:
         opened.null_condition()
 
 
+def test_a_text_encoder_opens_in_single_whatever_its_configuration_says(tmp_path: Path) -> None:
+    """As stock diffusers opens it; rounded to half precision it would be off by a thousandth."""
+    folder = tiny.text_folder(tmp_path)
+    tiny.change(folder / "text_encoder/config.json", dtype="float16")
+    found = folders.open_generator(folder, "text_to_image").conditions(["a red circle"])
+    torch.testing.assert_close(found, tiny.by_text().conditions(["a red circle"]))
+
+
 def _reshape(folder: Path) -> None:
     tensors = weights.read(folder / UNET)
     weights.write(folder / UNET, {**tensors, "conv_in.bias": torch.zeros(9)})
