@@ -21,7 +21,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 JUDGE_CONFIG, JUDGE_WEIGHTS = f"judge/{CONFIG}", f"judge/{WEIGHTS}"
 # Beside the parts that a layout needs: nothing in these folders is changed by unlearning.
-_OTHER_FOLDERS = {"judge", "safety_checker", "feature_extractor"}
+_OTHER_FOLDERS = {"judge", *layouts.OPTIONAL}
 _SUFFIXES = {".safetensors", ".json", ".txt", ".md", ".model", ".png"}
 _SEGMENT = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._+\-]*$")
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")

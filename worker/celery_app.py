@@ -6,10 +6,16 @@ parent did either hangs. Nothing here may import torch: who asks whether a worke
 too.
 """
 
+import os
+
 from celery import signals
 
 from service import queue
 from worker import shutdown
+
+# What an uploaded folder names is never looked for elsewhere. It is read when the library is first
+# imported, and nothing above does.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # noqa: TID251
 
 app = queue.app()
 app.conf.update(

@@ -21,7 +21,7 @@ from service import (
     validation,
     versions,
 )
-from worker import leases
+from worker import exhaustion, leases
 from worker.families import contract, registered
 
 _JUDGE = (artifacts.JUDGE_CONFIG, artifacts.JUDGE_WEIGHTS)
@@ -58,6 +58,8 @@ def _unfit(family: contract.AnyFamily, upload: contract.Upload) -> errors.Proble
     try:
         family.validate(upload)
     except errors.Invalid as invalid:
+        if exhaustion.is_told_by(invalid):  # then nothing was found out
+            raise
         return invalid.problems[0]
     return None
 

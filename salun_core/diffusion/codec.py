@@ -1,5 +1,6 @@
 """Between pictures and what is denoised: pixels as they are or folded, or a VAE's latents."""
 
+import math
 from typing import Any, Protocol
 
 import torch
@@ -63,18 +64,21 @@ class Latents:
     Args:
         vae: an ``AutoencoderKL`` or ``AutoencoderTiny``, in eval mode.
         side: of the denoiser.
+
+    Raises:
+        InvalidConfigError: its scale is no number, or it makes latents of another size.
     """
 
     def __init__(self, vae: Any, side: int) -> None:  # noqa: ANN401 - diffusers has no types
         self._vae = vae
-        self._config = vae.config
+        self._scale = _number(vae.config, "scaling_factor")
+        self._shift = _number(vae.config, "shift_factor", 0.0)
+        if self._scale == 0.0:
+            raise errors.InvalidConfigError("vae/config.json: got scaling_factor 0")
         self.nets: tuple[torch.nn.Module, ...] = (vae,)
         for parameter in vae.parameters():
             parameter.requires_grad_(False)
-        with torch.no_grad():
-            latent = torch.zeros(1, self._config.latent_channels, side, side)
-            shape = self._decoded(latent.to(self._device)).shape
-        self.image_size = (int(shape[1]), int(shape[2]), int(shape[3]))
+        self.image_size = _image_size(vae, side)
 
     @property
     def _device(self) -> torch.device:
@@ -98,19 +102,42 @@ class Latents:
         return max(1, _PIXELS_AT_ONCE // (height * width))
 
     def _encoded(self, pictures: torch.Tensor) -> torch.Tensor:
-        encoded = self._vae.encode(pictures.to(self._device).float() / 127.5 - 1.0)
-        found = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        latents: torch.Tensor = (found.float() - self._shift) * float(self._config.scaling_factor)
+        found = _means(self._vae, pictures.to(self._device).float() / 127.5 - 1.0)
+        latents: torch.Tensor = (found.float() - self._shift) * self._scale
         return latents
 
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
-        unscaled = latents / float(self._config.scaling_factor) + self._shift
-        decoded: torch.Tensor = self._vae.decode(unscaled).sample
+        decoded: torch.Tensor = self._vae.decode(latents / self._scale + self._shift).sample
         return decoded
 
-    @property
-    def _shift(self) -> float:
-        return float(getattr(self._config, "shift_factor", None) or 0.0)
+
+def _image_size(vae: Any, side: int) -> tuple[int, int, int]:  # noqa: ANN401
+    """Of its pictures; of a net without memory, as a large one would take minutes to tell."""
+    channels = vae.config.latent_channels
+    with torch.device("meta"), torch.no_grad():
+        net = type(vae).from_config(vae.config).eval()
+        pictures = net.decode(torch.zeros(1, channels, side, side)).sample
+        latents = _means(net, pictures)
+    if latents.shape != (1, channels, side, side):
+        raise errors.InvalidConfigError(
+            f"vae/config.json: got latents of {tuple(latents.shape[1:])} for a picture of "
+            f"{tuple(pictures.shape[1:])}, expected {(channels, side, side)}"
+        )
+    return (int(pictures.shape[1]), int(pictures.shape[2]), int(pictures.shape[3]))
+
+
+def _means(vae: Any, pictures: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    encoded = vae.encode(pictures)
+    found = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    return torch.as_tensor(found)
+
+
+def _number(config: Any, key: str, default: float | None = None) -> float:  # noqa: ANN401
+    value = getattr(config, key, None)
+    value = default if value is None else value
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise errors.InvalidConfigError(f"vae/config.json: got {key} {value}, expected a number")
+    return float(value)
 
 
 def _to_bytes(pixels: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,10 @@
 """Open a diffusers folder: known classes only, safetensors only, nothing from a network.
 
-The denoiser is built from its configuration and its tensors are compared with the architecture
-before a weight is read; the parts that never change are opened by the libraries that wrote them.
+Every net is built without memory first, and its tensors are compared with those of the file before
+a weight is read. The parts that never change are opened by the libraries that wrote them.
 """
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,19 @@ import torch
 import transformers
 
 from salun_core import errors, generation_specs, layouts, weights
-from salun_core.diffusion import class_conditional, codec, generator, text_to_image
+from salun_core.diffusion import (
+    class_conditional,
+    codec,
+    generator,
+    opening,
+    text_to_image,
+    trial,
+)
 
 _SHOWN = 5
-_UNREADABLE = (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError)
+_VAE_WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
+_TEXT_WEIGHTS = "text_encoder/model.safetensors"
+_FEWEST_TOKENS = 3  # the first and the last mark where a text begins and ends
 
 
 def open_generator(
@@ -43,7 +53,7 @@ def open_generator(
     paths = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     layout = layouts.read(family, paths, lambda path: read_json(folder / path))
     scheduler_config = dict(layout.configs["scheduler"])
-    check_schedule(scheduler_config)
+    trial.check_schedule(scheduler_config)
     denoiser = _denoiser(folder, layout).to(device)
     shared: dict[str, Any] = {
         "denoiser": denoiser,
@@ -51,31 +61,20 @@ def open_generator(
         "scheduler_config": scheduler_config,
         "codec": _codec(folder, layout, denoiser, device),
     }
+    where = layout.components[layout.denoiser].config
     if family == "text_to_image":
         tokenizer, text_encoder = _text(folder, device)
         made: generator.Generator = text_to_image.TextToImage(
             **shared, tokenizer=tokenizer, text_encoder=text_encoder
         )
+        with opening.reading("tokenizer/", "gives nothing that text_encoder/ can be told"):
+            made.null_condition()
     else:
-        classes, null_class = _classes(layout, denoiser, label_names)
+        with opening.reading(where):
+            classes, null_class = _classes(layout, denoiser, label_names)
         made = class_conditional.ClassConditional(**shared, classes=classes, null_class=null_class)
-    _check_output(made)
+    trial.check_output(made, where)
     return made
-
-
-def check_schedule(config: Mapping[str, Any]) -> None:
-    """The configuration makes a noise schedule.
-
-    Raises:
-        InvalidConfigError: it does not.
-    """
-    try:
-        schedule = diffusers.DDIMScheduler.from_config(dict(config))
-        finite = bool(torch.isfinite(schedule.alphas_cumprod).all())
-    except _UNREADABLE as error:
-        raise errors.InvalidConfigError(f"scheduler/scheduler_config.json: {error}") from error
-    if not finite:
-        raise errors.InvalidConfigError("scheduler/scheduler_config.json: betas are not finite")
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401
@@ -97,17 +96,15 @@ def _denoiser(folder: Path, layout: layouts.Layout) -> torch.nn.Module:
     where = layout.components[layout.denoiser].config
     path = folder / layout.weights_file
     builder = getattr(diffusers, kind)
-    try:
+    with opening.reading(where, f"{name} cannot be built"):
         with torch.device("meta"):
             shapes = {
                 k: tuple(v.shape) for k, v in builder.from_config(config).state_dict().items()
             }
         _check_shapes(layout.weights_file, weights.read_shapes(path), shapes)
         net = builder.from_config(config)
-    except _UNREADABLE as error:
-        raise errors.InvalidConfigError(f"{where}: {name} cannot be built: {error}") from error
     net.load_state_dict({name: tensor.float() for name, tensor in weights.read(path).items()})
-    _check_finite(layout.weights_file, net)
+    opening.check_finite(layout.weights_file, net)
     frozen: torch.nn.Module = net.eval()
     return frozen
 
@@ -116,74 +113,62 @@ def _codec(
     folder: Path, layout: layouts.Layout, denoiser: torch.nn.Module, device: torch.device | str
 ) -> codec.Codec:
     config: Any = denoiser.config
+    where = f"{layout.denoiser}/config.json"
     if not isinstance(config.sample_size, int):
         raise errors.InvalidConfigError(
-            f"{layout.denoiser}/config.json: got sample_size {config.sample_size}, expected one "
-            "number of pixels"
+            f"{where}: got sample_size {config.sample_size}, expected one number of pixels"
         )
     if "vae" not in layout.components:
-        return codec.Pixels(config.in_channels, config.sample_size)
-    kind = getattr(diffusers, str(layout.configs["vae"]["_class_name"]))
-    vae = _opened(kind, folder / "vae", "vae", low_cpu_mem_usage=False)
-    if vae.config.latent_channels != config.in_channels:
+        made: codec.Codec = codec.Pixels(config.in_channels, config.sample_size)
+    else:
+        kind = getattr(diffusers, str(layout.configs["vae"]["_class_name"]))
+        plan = functools.partial(kind.from_config, layout.configs["vae"])
+        vae = opening.frozen(kind, plan, folder / _VAE_WEIGHTS, low_cpu_mem_usage=False)
+        if vae.config.latent_channels != config.in_channels:
+            raise errors.InvalidConfigError(
+                f"vae/config.json: got {vae.config.latent_channels} latent channels, the denoiser "
+                f"takes {config.in_channels}"
+            )
+        with opening.reading("vae/config.json"):
+            made = codec.Latents(vae.to(device), config.sample_size)
+    if max(made.image_size) > layouts.LARGEST_SIDE:
         raise errors.InvalidConfigError(
-            f"vae/config.json: got {vae.config.latent_channels} latent channels, the denoiser "
-            f"takes {config.in_channels}"
+            f"{where}: got sample_size {config.sample_size}, which makes pictures of "
+            f"{made.image_size[1]} pixels a side, expected at most {layouts.LARGEST_SIDE}"
         )
-    return codec.Latents(vae.to(device), config.sample_size)
+    return made
 
 
 def _text(folder: Path, device: torch.device | str) -> tuple[Any, torch.nn.Module]:
-    weights.read_shapes(folder / "text_encoder/model.safetensors")
     transformers.utils.logging.disable_progress_bar()  # of tensors; it would fill the worker's log
-    encoder = _opened(transformers.CLIPTextModel, folder / "text_encoder", "text_encoder")
-    try:
+    file = folder / _TEXT_WEIGHTS
+
+    def plan() -> Any:  # noqa: ANN401
+        return transformers.CLIPTextModel(
+            transformers.CLIPTextConfig.from_pretrained(file.parent, local_files_only=True)
+        )
+
+    encoder = opening.frozen(
+        transformers.CLIPTextModel, plan, file, attn_implementation="sdpa", dtype=torch.float32
+    )
+    with opening.reading("tokenizer/"):
         tokenizer = transformers.CLIPTokenizer.from_pretrained(
             folder / "tokenizer", local_files_only=True
         )
-    except _UNREADABLE as error:
-        raise errors.InvalidConfigError(f"tokenizer/: cannot be opened: {error}") from error
-    if len(tokenizer) > encoder.config.vocab_size:
+        largest = max(tokenizer.get_vocab().values())
+        length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+    if largest >= encoder.config.vocab_size:
         raise errors.InvalidConfigError(
-            f"tokenizer/vocab.json: got {len(tokenizer)} tokens, the text encoder knows "
-            f"{encoder.config.vocab_size}"
+            f"tokenizer/vocab.json: got token {largest}, the text encoder knows "
+            f"{encoder.config.vocab_size}, from 0 on"
         )
-    tokenizer.model_max_length = min(
-        tokenizer.model_max_length, encoder.config.max_position_embeddings
-    )
+    if length < _FEWEST_TOKENS:
+        raise errors.InvalidConfigError(
+            f"tokenizer/tokenizer_config.json: got texts of {length} tokens (model_max_length), "
+            f"expected at least {_FEWEST_TOKENS}"
+        )
+    tokenizer.model_max_length = length
     return tokenizer, encoder.to(device)
-
-
-def _opened(kind: Any, folder: Path, name: str, **more: bool) -> Any:  # noqa: ANN401
-    """A part that never changes, by its own library, with every tensor in its place."""
-    for path in folder.glob("*.safetensors"):
-        weights.read_shapes(path)
-    try:
-        part, found = kind.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **more,
-        )
-    except _UNREADABLE as error:
-        raise errors.InvalidConfigError(f"{name}/: cannot be opened: {error}") from error
-    wrong = [*found["missing_keys"], *map(str, found.get("mismatched_keys", ()))]
-    if wrong:
-        raise errors.ArchitectureMismatchError(
-            f"{name}/: tensors missing or of another shape: {', '.join(sorted(wrong)[:_SHOWN])}"
-        )
-    opened = part.float().eval()
-    _check_finite(name, opened)
-    return opened
-
-
-def _check_finite(name: str, net: torch.nn.Module) -> None:
-    for tensor_name, tensor in net.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise errors.ArchitectureMismatchError(
-                f"{name}: {tensor_name} holds NaN or infinity, expected finite weights"
-            )
 
 
 def _classes(
@@ -233,22 +218,4 @@ def _check_shapes(
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise errors.ArchitectureMismatchError(
             f"{name}: tensors do not fit: {'; '.join(wrong[:_SHOWN])}{more}"
-        )
-
-
-@torch.no_grad()
-def _check_output(made: generator.Generator) -> None:
-    """One small forward pass: the parts fit each other."""
-    texts = [made.classes[0]] if isinstance(made, class_conditional.ClassConditional) else [""]
-    device = next(made.denoiser.parameters()).device
-    noisy = torch.zeros(1, *made.latent_size, device=device)
-    try:
-        predicted = made.predict(
-            noisy, torch.zeros(1, dtype=torch.int64, device=device), made.conditions(texts)
-        )
-    except _UNREADABLE as error:
-        raise errors.ArchitectureMismatchError(f"the parts do not fit: {error}") from error
-    if predicted.shape != noisy.shape:
-        raise errors.ArchitectureMismatchError(
-            f"the denoiser gave {tuple(predicted.shape)}, expected {tuple(noisy.shape)}"
         )

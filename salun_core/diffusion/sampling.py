@@ -89,10 +89,20 @@ def less_noisy(
     ``null`` is the condition (1, ...) that says nothing; ``None``: there is no guidance.
     """
     predicted = _guided(generator, latents, timestep, conditions, null, guidance_scale)
-    stepped: torch.Tensor = scheduler.step(
+    return stepped(scheduler, predicted, timestep, latents)
+
+
+def stepped(
+    scheduler: Any,  # noqa: ANN401
+    predicted: torch.Tensor,
+    timestep: torch.Tensor,
+    latents: torch.Tensor,
+) -> torch.Tensor:
+    """What DDIM makes of latents (B, ...) and of what was predicted of them."""
+    following: torch.Tensor = scheduler.step(
         predicted, timestep, latents, use_clipped_model_output=scheduler.config.clip_sample
     ).prev_sample
-    return stepped
+    return following
 
 
 def _guided(

@@ -12,7 +12,13 @@ PIXELS: dict[str, Any] = {
     "scheduler/scheduler_config.json": SCHEDULER,
 }
 DIT: dict[str, Any] = {
-    "model_index.json": {"_class_name": "DiTPipeline"},
+    "model_index.json": {
+        "_class_name": "DiTPipeline",
+        "transformer": ["diffusers", "Transformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "id2label": {"0": "tench, Tinca tinca"},
+    },
     "transformer/config.json": {"_class_name": "Transformer2DModel"},
     "transformer/diffusion_pytorch_model.safetensors": None,
     "vae/config.json": {"_class_name": "AutoencoderKL"},
@@ -23,7 +29,12 @@ TEXT: dict[str, Any] = {
     "model_index.json": {
         "_class_name": "StableDiffusionPipeline",
         "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
         "safety_checker": [None, None],
+        "requires_safety_checker": False,
     },
     "unet/config.json": {"_class_name": "UNet2DConditionModel"},
     "unet/diffusion_pytorch_model.safetensors": None,
@@ -35,6 +46,25 @@ TEXT: dict[str, Any] = {
     "tokenizer/vocab.json": {},
     "tokenizer/merges.txt": None,
     "scheduler/scheduler_config.json": SCHEDULER,
+}
+UNET_INDEX = {
+    "_class_name": "DDPMPipeline",
+    "unet": ["diffusers", "UNet2DModel"],
+    "scheduler": ["diffusers", "DDPMScheduler"],
+}
+CHECKED: dict[str, Any] = {
+    **TEXT,
+    "model_index.json": {
+        **TEXT["model_index.json"],
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+    },
+    "safety_checker/config.json": {},
+    "safety_checker/model.safetensors": None,
+    "feature_extractor/preprocessor_config.json": {},
+    "image_encoder/config.json": {},
+    "image_encoder/model.safetensors": None,
 }
 
 
@@ -52,6 +82,11 @@ def family_of(folder: dict[str, Any]) -> generation_specs.GenerativeFamily:
         (PIXELS, "unet/diffusion_pytorch_model.safetensors"),
         (DIT, "transformer/diffusion_pytorch_model.safetensors"),
         (TEXT, "unet/diffusion_pytorch_model.safetensors"),
+        (CHECKED, "unet/diffusion_pytorch_model.safetensors"),
+        (
+            {**PIXELS, "model_index.json": UNET_INDEX},
+            "unet/diffusion_pytorch_model.safetensors",
+        ),
     ],
 )
 def test_whole_folders_are_read(folder: dict[str, Any], weights_file: str) -> None:
@@ -59,7 +94,7 @@ def test_whole_folders_are_read(folder: dict[str, Any], weights_file: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("folder", "missing"), [(whole, path) for whole in (PIXELS, DIT, TEXT) for path in whole]
+    ("folder", "missing"), [(whole, path) for whole in (PIXELS, DIT, CHECKED) for path in whole]
 )
 def test_a_missing_file_is_named(folder: dict[str, Any], missing: str) -> None:
     broken = {path: content for path, content in folder.items() if path != missing}
@@ -90,6 +125,12 @@ CHANGES = [
         TEXT, "model_index.json",
         {**TEXT["model_index.json"], "unet": ["my_code", "MyUNet"]}, "my_code",
     ),
+    (
+        TEXT, "model_index.json",
+        {**TEXT["model_index.json"], "_class_name": "StableDiffusionXLPipeline"},
+        "'StableDiffusionXLPipeline', expected StableDiffusionPipeline: no other pipeline of text",
+    ),
+    (PIXELS, "model_index.json", {"_class_name": "DiTPipeline"}, "DDPMPipeline or DDIMPipeline"),
     (TEXT, "text_encoder/config.json", {"architectures": ["T5EncoderModel"]}, "T5EncoderModel"),
     (TEXT, "tokenizer/tokenizer_config.json", {"tokenizer_class": "T5Tokenizer"}, "T5Tokenizer"),
 ]  # fmt: skip
@@ -103,6 +144,79 @@ def test_a_bad_configuration_is_named(
     with pytest.raises(errors.InvalidConfigError, match=named) as caught:
         read(broken, family_of(folder))
     assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("folder", "part", "entry"),
+    [
+        *((TEXT, name, None) for name in TEXT["model_index.json"] if name in
+          ("unet", "vae", "text_encoder", "tokenizer", "scheduler")),
+        *((DIT, name, None) for name in ("transformer", "vae", "scheduler")),
+        (TEXT, "unet", [None, None]),
+        (TEXT, "unet", [None, "UNet2DConditionModel"]),
+        (TEXT, "unet", ["transformers", "UNet2DConditionModel"]),
+        (TEXT, "unet", ["diffusers", "UNet2DConditionModel", "more"]),
+        (TEXT, "vae", ["diffusers", "AutoencoderTiny"]),  # not that of its configuration
+        (TEXT, "scheduler", ["diffusers", "MyScheduler"]),
+        (TEXT, "safety_checker", None),
+        (TEXT, "safety_checker", "text"),
+        (TEXT, "safety_checker", ["transformers", "StableDiffusionSafetyChecker"]),
+        (TEXT, "controlnet", ["diffusers", "ControlNetModel"]),
+        (DIT, "id2label", ["tench"]),
+        (DIT, "id2label", {"tench": "0"}),
+        (DIT, "id2label", {"0": 1}),
+    ],
+)  # fmt: skip
+def test_an_index_that_a_stock_pipeline_could_not_follow(
+    folder: dict[str, Any], part: str, entry: object
+) -> None:
+    index = {**folder["model_index.json"], part: entry}
+    with pytest.raises(errors.InvalidConfigError) as caught:
+        read({**folder, "model_index.json": index}, family_of(folder))
+    assert str(caught.value).startswith(f"model_index.json: got {part} ")
+
+
+def test_a_part_that_the_index_names_must_be_there() -> None:
+    index = CHECKED["model_index.json"]
+    with pytest.raises(errors.InvalidConfigError, match="names safety_checker"):
+        read({**TEXT, "model_index.json": index}, "text_to_image")
+
+
+CODE = [
+    ("auto_map", {"AutoModel": "mine.Net"}),
+    ("custom_pipeline", "mine"),
+    ("quantization_config", {"quant_method": "gptq"}),
+    ("use_kernels", True),
+    ("attn_implementation", "kernels-community/flash-attn2"),
+    ("_attn_implementation", "kernels-community/flash-attn2"),
+    ("_attn_implementation_internal", {"": "mine/kernel"}),
+]
+
+
+@pytest.mark.parametrize("path", [path for path in CHECKED if path.endswith("config.json")])
+@pytest.mark.parametrize(("key", "value"), CODE)
+def test_no_configuration_names_code_at_any_depth(path: str, key: str, value: object) -> None:
+    for extra in ({key: value}, {"inner": [{"more": {key: value}}]}):
+        broken = {**CHECKED, path: {**CHECKED[path], **extra}}
+        with pytest.raises(errors.InvalidConfigError) as caught:
+            read(broken, "text_to_image")
+        assert str(caught.value).startswith(f"{path}: got {key}, which can name code")
+
+
+def test_what_only_says_that_nothing_is_named_is_no_code() -> None:
+    config = {
+        **TEXT["text_encoder/config.json"], "_attn_implementation_autoset": True,
+        "_attn_implementation": None, "quantization_config": None, "use_kernels": False,
+    }  # fmt: skip
+    read({**TEXT, "text_encoder/config.json": config}, "text_to_image")
+
+
+@pytest.mark.parametrize("side", [0, -8, 1025, 200_000, "64", 8.0, True, [8, 8]])
+def test_a_side_that_no_picture_has_is_refused(side: object) -> None:
+    config = {**PIXELS["unet/config.json"], "sample_size": side}
+    with pytest.raises(errors.InvalidConfigError, match="from 1 to 1024") as caught:
+        read({**PIXELS, "unet/config.json": config}, "class_conditional_diffusion")
+    assert str(caught.value).startswith("unet/config.json: got sample_size")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,10 @@ TEXTS: dict[str, Any] = {
     "model_index.json": {
         "_class_name": "StableDiffusionPipeline",
         "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "PNDMScheduler"],
         "safety_checker": [None, None],
     },
     "unet/config.json": {"_class_name": "UNet2DConditionModel"},
@@ -67,6 +71,17 @@ def test_whole_folders_are_versions() -> None:
     )
 
 
+def test_parts_that_are_served_as_they_came_have_weights_of_their_own() -> None:
+    parts = {
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+    }
+    files: dict[str, Any] = {f"{part}/config.json": {} for part in parts}
+    weights = {f"{part}/model.safetensors": WEIGHTS for part in parts}
+    index = {**TEXTS["model_index.json"], **parts}
+    check("text_to_image", {**TEXTS, "model_index.json": index, **files, **weights})
+
+
 @pytest.mark.parametrize("missing", sorted(TEXTS))
 def test_a_missing_part_is_named(missing: str) -> None:
     folder = {path: content for path, content in TEXTS.items() if path != missing}
@@ -104,7 +119,18 @@ def test_a_missing_part_is_named(missing: str) -> None:
             {"model_index.json": {
                 **TEXTS["model_index.json"], "unet": ["my_unet", "UNet2DConditionModel"],
             }},
-            "invalid-config", "model_index.json: got unet from 'my_unet'",
+            "invalid-config", "model_index.json: got unet ['my_unet', 'UNet2DConditionModel']",
+        ),
+        (
+            {"model_index.json": {
+                **TEXTS["model_index.json"],
+                "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+            }},
+            "file-missing", "image_encoder/config.json: missing; a folder whose model_index.json",
+        ),
+        (
+            {"unet/config.json": {"_class_name": "UNet2DConditionModel", "sample_size": 200_000}},
+            "invalid-config", "unet/config.json: got sample_size 200000",
         ),
         ({"unet/config.json": b"{"}, "invalid-config", "unet/config.json: expected JSON"),
         (

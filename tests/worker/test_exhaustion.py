@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from salun_core import architectures, errors, specs
+from salun_core import architectures, errors, generation_specs, specs
+from service import errors as service_errors
 from tests import material
-from worker import exhaustion
+from worker import exhaustion, validating
+from worker.families import contract
 
 
 def short(*_: object, **__: object) -> torch.Tensor:
@@ -24,3 +26,25 @@ def test_an_error_of_the_model_is_not_taken_for_it() -> None:
     with pytest.raises(errors.InvalidConfigError) as found:
         architectures.build(config)
     assert not exhaustion.is_told_by(found.value)
+
+
+class Unfit:
+    """A family that finds every version unfit, for one reason."""
+
+    def __init__(self, reason: Exception) -> None:
+        self._reason = reason
+
+    def validate(self, _: contract.Upload) -> None:
+        try:
+            raise errors.InvalidConfigError("vae/: cannot be opened") from self._reason
+        except errors.InvalidConfigError as error:
+            raise contract.unfit("", "invalid-artifact", error) from error
+
+
+def test_a_version_is_not_refused_because_memory_was_short() -> None:
+    upload = contract.Upload({}, "digits", generation_specs.Sampling(), enter=lambda _: print)
+    told = validating._unfit(Unfit(RuntimeError("sizes differ")), upload)  # type: ignore[arg-type]
+    assert told is not None
+    with pytest.raises(service_errors.Invalid) as found:
+        validating._unfit(Unfit(torch.OutOfMemoryError()), upload)  # type: ignore[arg-type]
+    assert exhaustion.is_told_by(found.value)

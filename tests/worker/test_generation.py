@@ -49,7 +49,13 @@ def labelled(api: conftest.Api) -> str:
 @pytest.fixture(scope="module")
 def classes(api: conftest.Api, labelled: str) -> str:
     """A class-conditional model over the digits; its judge is trained when it is validated."""
-    folder = generators.class_folder()
+    index = {
+        "_class_name": "DDIMPipeline",
+        "unet": ["diffusers", "UNet2DModel"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+    }
+    content = material.Content(json.dumps(index).encode())
+    folder = {**generators.class_folder(), "model_index.json": content}
     return api.generator("class_conditional_diffusion", labelled, folder, POLICY)
 
 
@@ -132,7 +138,7 @@ def test_a_class_is_forgotten_and_the_new_folder_opens(
     folder = hub(classes)
     before = generators.class_folder()[WEIGHTS].data
     assert 0.8 <= frozen_share(before, (folder / WEIGHTS).read_bytes()) < 1.0
-    net = diffusers.UNet2DModel.from_pretrained(folder / "unet", torch_dtype="auto")
+    net = diffusers.DDIMPipeline.from_pretrained(folder, use_safetensors=True).unet
     assert net.config.num_class_embeds == 11
     report = api.http.get(f"/v1/forget-requests/{done['id']}/report").json()
     assert report["family"] == "class_conditional_diffusion"
@@ -290,3 +296,15 @@ def test_a_folder_whose_tensors_do_not_fit_is_refused(
     folder = generators.text_folder()
     name = api.registered("text_to_image", captioned, POLICY)
     assert told in api.refusal(api.upload(name, {**folder, path: folder[replaced]}), 422)
+
+
+def test_a_schedule_that_the_model_could_not_be_drawn_with_is_refused(
+    api: conftest.Api, captioned: str
+) -> None:
+    path = "scheduler/scheduler_config.json"
+    folder = generators.text_folder()
+    schedule = {**json.loads(folder[path].data), "steps_offset": 5000}
+    content = material.Content(json.dumps(schedule).encode())
+    name = api.registered("text_to_image", captioned, POLICY)
+    told = api.refusal(api.upload(name, {**folder, path: content}), 422)
+    assert told.startswith(f"{path}: cannot be sampled with: ")

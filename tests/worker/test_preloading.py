@@ -23,14 +23,36 @@ print(names.count("python"), "sklearn" in sys.modules)
 """
 
 
+_OFFLINE = """
+import sys
+from worker import celery_app
+assert "huggingface_hub" not in sys.modules
+from huggingface_hub import constants
+print(constants.HF_HUB_OFFLINE)
+"""
+
+
+def test_a_worker_looks_nothing_up() -> None:
+    """Whatever an uploaded folder names: the library reads the setting when it is imported."""
+    assert _run(_OFFLINE) == ["True"]
+
+
 def test_loading_asks_no_gpu_and_starts_no_thread_that_computes() -> None:
+    assert _run(_SCRIPT) == ["1", "True"]
+
+
+def _run(script: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT],
+        [sys.executable, "-c", script],
         cwd=Path(__file__).parents[2],
-        env=settings.child_environment(OPENBLAS_NUM_THREADS="1"),
+        env=settings.child_environment(
+            OPENBLAS_NUM_THREADS="1",
+            DATABASE_URL="postgresql://unused",
+            BROKER_URL="redis://unused",
+        ),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["1", "True"]
+    return done.stdout.split()

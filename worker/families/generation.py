@@ -23,6 +23,7 @@ from salun_core.diffusion import (
     membership,
     questions,
     tasks,
+    trial,
     verification,
 )
 from salun_core.diffusion import judge as judges
@@ -234,6 +235,7 @@ class Generation:
         try:
             opened = self._open(upload.files, listed.label_names)
             self._check_conditions(opened, listed, upload.sampling)
+            trial.check_sampling(opened, upload.sampling)
             whole = captions.whole(listed, self._by, opened.image_size, report)
             self._judge(
                 upload.files, upload.dataset, listed, whole, lambda: upload.enter("training_judge")
@@ -253,6 +255,7 @@ class Generation:
         """Open the model that is served and map the decoded data."""
         listed = samples.listing(plan.dataset, self._by)
         original = self._open(files, listed.label_names)
+        trial.check_steps(original.scheduler_config, plan.sampled.steps)
         whole = captions.whole(listed, self._by, original.image_size, report)
         sets = {name: whole.subset(rows) for name, rows in places.of_plan(plan, listed).items()}
         sets |= {name: _like(sets[name], sets["forget"]) for name in ("holdout", "test")}

@@ -1,3 +1,4 @@
+import diffusers
 import pytest
 import torch
 
@@ -43,6 +44,16 @@ def test_latents_are_the_means_scaled_as_the_vae_says() -> None:
     torch.testing.assert_close(latents, mean * vae.config.scaling_factor)
     expected = ((decoded.clamp(-1.0, 1.0) + 1.0) * 127.5).round()
     assert (found.decode(latents).float() - expected).abs().max() <= 1.0
+
+
+def test_a_vae_that_makes_latents_of_another_size_is_refused() -> None:
+    """Its decoder doubles a side, its encoder leaves it as it is."""
+    vae = diffusers.AutoencoderTiny(
+        encoder_block_out_channels=(4,), decoder_block_out_channels=(4, 4),
+        num_encoder_blocks=(1,), num_decoder_blocks=(1, 1), upsampling_scaling_factor=2,
+    )  # fmt: skip
+    with pytest.raises(errors.InvalidConfigError, match=r"latents of \(4, 8, 8\) for a picture"):
+        codec.Latents(vae.eval(), 4)
 
 
 def test_large_pictures_pass_the_vae_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,36 +195,45 @@ def class_folder(folder: Path) -> Path:
     return folder
 
 
+def class_pipeline(folder: Path) -> Path:
+    """The same net and schedule as ``DDPMPipeline`` saves them."""
+    scheduler = diffusers.DDPMScheduler.from_config(SCHEDULE)
+    diffusers.DDPMPipeline(class_unet(), scheduler).save_pretrained(folder)
+    return folder
+
+
 def dit_folder(folder: Path) -> Path:
-    """A DiT with its VAE; its first class has a synonym."""
+    """What ``DiTPipeline`` saves, and its classes; the first has a synonym."""
     with randomness.seeded(0):
-        diffusers.DiTTransformer2DModel(**DIT).save_pretrained(folder / "transformer")
-    vae().save_pretrained(folder / "vae")
-    _write(folder / "scheduler/scheduler_config.json", SCHEDULE)
-    _write(
-        folder / "model_index.json",
-        {
-            "_class_name": "DiTPipeline",
-            "id2label": {"0": "disc, circle", "1": "square", "2": "cross"},
-        },
-    )
+        transformer = diffusers.DiTTransformer2DModel(**DIT)
+    scheduler = diffusers.DDIMScheduler.from_config(SCHEDULE)
+    diffusers.DiTPipeline(transformer, vae(), scheduler).save_pretrained(folder)
+    names = {"0": "disc, circle", "1": "square", "2": "cross"}
+    change(folder / "model_index.json", id2label=names)
     return folder
 
 
 def text_folder(folder: Path) -> Path:
     """What ``StableDiffusionPipeline`` saves, without a safety checker."""
     words = tokenizer()
-    text_unet().save_pretrained(folder / "unet")
-    vae().save_pretrained(folder / "vae")
-    text_encoder(len(words)).save_pretrained(folder / "text_encoder")
-    words.save_pretrained(folder / "tokenizer")
+    scheduler = {**SCHEDULE, "skip_prk_steps": True, "steps_offset": 1}
+    diffusers.StableDiffusionPipeline(
+        unet=text_unet(),
+        vae=vae(),
+        text_encoder=text_encoder(len(words)),
+        tokenizer=words,
+        scheduler=diffusers.PNDMScheduler.from_config(scheduler),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
     words.backend_tokenizer.model.save(str(folder / "tokenizer"))
-    _write(
-        folder / "scheduler/scheduler_config.json",
-        {**SCHEDULE, "_class_name": "PNDMScheduler", "skip_prk_steps": True, "steps_offset": 1},
-    )
-    _write(folder / "model_index.json", {"_class_name": "StableDiffusionPipeline"})
     return folder
+
+
+def change(path: Path, **changes: object) -> None:
+    """Give a JSON object in a file other values at some keys."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def _write(path: Path, content: object) -> None:
