@@ -20,6 +20,7 @@ _CODE_KEYS = (
     "attn_implementation",
 )  # fmt: skip
 _OWN_ATTENTION = "_attn_implementation"  # how older transformers wrote it; a prefix
+_ADAPTER = "adapter_config.json"
 _LEFT_OUT = [None, None]  # what diffusers writes for an optional part that is not there
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 _PREDICTIONS = ("epsilon", "v_prediction")
@@ -127,6 +128,12 @@ def read(
             starts with the file that is wrong.
     """
     there = set(paths)
+    for path in sorted(there):
+        if path.rsplit("/", 1)[-1] == _ADAPTER:  # where peft is, transformers follow it
+            raise errors.InvalidConfigError(
+                f"{path}: got an adapter, which names a model elsewhere; expected its weights "
+                "merged into the model's"
+            )
     components = _components(family, there)
     denoiser = "transformer" if "transformer" in components else "unet"
     index = _read_index(family, denoiser, there, read_json)

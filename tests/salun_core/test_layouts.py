@@ -203,6 +203,13 @@ def test_no_configuration_names_code_at_any_depth(path: str, key: str, value: ob
         assert str(caught.value).startswith(f"{path}: got {key}, which can name code")
 
 
+def test_an_adapter_is_refused() -> None:
+    """Where peft is installed, transformers fetch the model that it names."""
+    adapter = {"text_encoder/adapter_config.json": {"base_model_name_or_path": "mine/net"}}
+    with pytest.raises(errors.InvalidConfigError, match=r"^text_encoder/adapter_config\.json: "):
+        read({**TEXT, **adapter}, "text_to_image")
+
+
 def test_what_only_says_that_nothing_is_named_is_no_code() -> None:
     config = {
         **TEXT["text_encoder/config.json"], "_attn_implementation_autoset": True,
