@@ -34,10 +34,14 @@ YARDSTICKS = {
 class Sizes:
     """Samples to draw and epochs to train."""
 
-    train: int = 4000
-    holdout: int = 2000
-    test: int = 3000
-    epochs: int = 45
+    train: int
+    holdout: int
+    test: int
+    epochs: int
+
+
+OF_A_FILE = Sizes(train=4000, holdout=2000, test=3000, epochs=45)
+OF_THE_PACKAGE = Sizes(train=2000, holdout=1500, test=1000, epochs=45)
 
 
 @dataclasses.dataclass(frozen=True)

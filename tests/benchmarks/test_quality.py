@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.quality import __main__ as quality
 from benchmarks.quality import data, nets, reference, rivals, runs, seeds, tables
-from salun_core import architectures, errors
+from salun_core import architectures, errors, unseen
 
 _TINY = ["--train", "120", "--holdout", "60", "--test", "60", "--epochs", "1", "--jobs", "1"]
 
@@ -116,6 +116,28 @@ def test_further_rivals_run_on_the_first_seeds_only(tmp_path: Path) -> None:
     assert [row["key"] for row in _rows(tmp_path, 3)] == [*runs.YARDSTICKS, "gradient_ascent"]
     assert [row["key"] for row in _rows(tmp_path, 4)] == list(runs.YARDSTICKS)
     assert "| gradient ascent (n = 1) |" in (tmp_path / "results.md").read_text()
+
+
+def test_the_sizes_that_are_drawn_without_options_fill_every_set(tmp_path: Path) -> None:
+    options = quality.parsed([])
+    sizes = options.train, options.holdout, options.test
+    drawn = data.draw(data.packaged(), 0, *sizes)
+    assert tuple(map(len, (drawn.train_set, drawn.holdout_set, drawn.test_set))) == sizes
+    # Enough unseen samples of every class that they are not crossed.
+    assert min(torch.bincount(drawn.holdout_set.labels)) >= unseen.ENOUGH
+    of_a_file = quality.parsed(["--data", str(tmp_path / "other.parquet"), "--test", "7"])
+    assert (of_a_file.train, of_a_file.holdout, of_a_file.test) == (4000, 2000, 7)
+
+
+@pytest.mark.parametrize(("option", "size"), [("--holdout", "4000"), ("--test", "1001")])
+def test_sizes_that_cannot_be_drawn_are_told_before_anything_is_trained(
+    option: str, size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*_TINY, "--out", str(tmp_path), "--seeds", "0", "1", option, size]
+    assert quality.main(asked) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "expected 4000 and 1000 at most" in line
+    assert not list(tmp_path.iterdir())
 
 
 def test_nets_of_other_options_are_not_taken(tmp_path: Path) -> None:
