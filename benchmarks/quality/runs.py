@@ -22,6 +22,8 @@ _SHORT = {
     "forget_holdout_auc": "AUC",
     "mia_auc": "AUC test",
     "resurfacing": "resurfacing",
+    "relearn_delay": "relearn",
+    "head_bias_shortcut": "shortcut",
 }
 YARDSTICKS = {
     "original": "original",
@@ -50,7 +52,7 @@ class Row:
 
     Attributes:
         key: of the rival or yardstick; ``net`` is its title.
-        values: by short name, as the library's verification measured them.
+        values: by short name, as the library's verification measured them; ``relearn`` in steps.
         gap: the library's average gap to the retrained net.
         seconds: what a service would pay: for a method with mask, search and verification, the
             original's own reading included; for retraining the training alone.

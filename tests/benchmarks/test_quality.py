@@ -111,11 +111,35 @@ def test_every_method_has_a_row_and_a_stopped_run_goes_on(
 
 
 def test_further_rivals_run_on_the_first_seeds_only(tmp_path: Path) -> None:
-    asked = [*_TINY, "--out", str(tmp_path), "--scenarios", "samples_10", "--rivals-on", "1"]
+    asked = [*_TINY, "--out", str(tmp_path), "--scenarios", "class", "--rivals-on", "1"]
     quality.main([*asked, "--seeds", "3", "4", "--methods", "gradient_ascent"])
     assert [row["key"] for row in _rows(tmp_path, 3)] == [*runs.YARDSTICKS, "gradient_ascent"]
     assert [row["key"] for row in _rows(tmp_path, 4)] == list(runs.YARDSTICKS)
     assert "| gradient ascent (n = 1) |" in (tmp_path / "results.md").read_text()
+    assert all({"relearn", "shortcut"} <= row["values"].keys() for row in _rows(tmp_path, 3))
+
+
+def test_traces_of_a_class_stand_in_its_table_alone_and_older_rows_leave_them_empty(
+    tmp_path: Path,
+) -> None:
+    def row(scenario: str, seed: int, key: str, **values: float) -> dict[str, Any]:
+        figures = {"gap": 0.1, "seconds": 1.0, "cost": 1.0, "values": values}
+        return {"scenario": scenario, "seed": seed, "key": key, "net": key, **figures}
+
+    rows = [
+        row("class", 0, "retrained again", relearn=12.0, shortcut=0.5),
+        row("class", 1, "retrained again", relearn=14.0, shortcut=0.5),
+        row("class", 0, "older", RA=0.97),
+        row("samples_10", 0, "retrained again", RA=0.97, relearn=3.0),
+        row("samples_10", 0, "older", RA=0.97),
+    ]
+    samples, of_class, *_ = tables.write(tmp_path, rows, {}).split("\n\n**")
+    assert "relearn" not in samples.splitlines()[2]
+    found = {line.split(" | ")[0]: line.split(" | ")[2:-2] for line in of_class.splitlines()[2:]}
+    heads = found["| net"]
+    assert heads[-2:] == ["relearn", "shortcut"]
+    assert found["| retrained again"][-2:] == ["13.0 ± 1.4", "50.0 ± 0.0"]
+    assert found["| older (n = 1)"] == ["97.0" if head == "RA" else "" for head in heads]
 
 
 def test_the_sizes_that_are_drawn_without_options_fill_every_set(tmp_path: Path) -> None:
