@@ -32,7 +32,7 @@ _LARGE = 100_000_000
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run everything and print it; 1 where a target is missed and ``--strict`` is given."""
     parser = figures.parser("benchmarks.saliency", __doc__)
-    parser.add_argument("--runs", type=int, default=7, help="turns of every comparison")
+    parser.add_argument("--runs", type=int, default=20, help="turns of every comparison")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     console = figures.console()

@@ -1,7 +1,8 @@
 """Read nets on the same samples and compare what they gave.
 
-Each net reads each set once, and a copy of it is trained a little further
-(:mod:`salun_core.recovery` says what that costs); everything else is computed from the readings.
+Each net reads each set once; where the pool of unseen samples holds the test set, that is two sets
+with the same samples. A copy of the net is trained a little further (:mod:`salun_core.recovery`
+says what that costs). Everything else is computed from the readings.
 """
 
 import contextlib

@@ -144,10 +144,16 @@ def share_called_unseen(attack: membership.Attack, features: torch.Tensor) -> fl
 
 
 def true_positive_rate(erased: Outputs, unseen: Outputs) -> crossfit.Compared:
-    """Share of the erased samples above the threshold that 1 % of the unseen ones pass."""
-    value = membership.true_positive_rate_at(erased.scores, unseen.scores)
+    """Share of the erased above the threshold that 1 % of the unseen pass, of one of :func:`pairs`.
+
+    The unseen ones are given the class mix of the erased: where one class is surer than the others,
+    who is of that class would pass more often otherwise, known or not.
+    """
+    weights = separation.class_matched_weights(erased.labels, unseen.labels)[1]
+    threshold = membership.threshold_at(unseen.scores, weights)
     counts = len(erased.labels), len(unseen.labels)
-    return crossfit.Compared(value, *membership.chance_rate(*counts), *counts)
+    value, error = threshold.share_above(erased.scores), threshold.standard_error(counts[0])
+    return crossfit.Compared(value, threshold.rate, error, *counts)
 
 
 def _of_classes(outputs: Outputs, others: Outputs) -> Outputs:

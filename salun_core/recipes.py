@@ -1,7 +1,8 @@
 """Which recipe is tried first, and which come after it when the result does not pass.
 
 Nobody has to choose hyper-parameters: they follow from what is to be forgotten and how much of it
-there is. What a caller pins holds on every rung.
+there is. What a caller pins holds on every rung of the method that it was pinned for; retraining at
+the end of another method's ladder has settings of its own scale.
 """
 
 from collections.abc import Mapping
@@ -77,7 +78,9 @@ def ladder(
     is not good enough then; where a large share is forgotten retraining comes first, because
     unlearning would cost as much and come less near. Where the
     caller pinned the method only that method is tried, and without ``retrain`` no retraining; where
-    they pinned epochs, density or mask, rungs that would only change these are left out.
+    they pinned epochs, density or mask, rungs that would only change these are left out. Of what
+    they pinned without a method, retraining takes the seed alone: a rate or a number of epochs that
+    suits unlearning would leave a fresh net untrained.
     """
     base = first(kind, forget_count, retain_count, pinned)
     if base.method != "salun":

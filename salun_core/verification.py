@@ -1,7 +1,7 @@
 """Measure an unlearned net and keep the evidence: numbers, targets, sampling errors.
 
-Nothing is judged here. Each net reads each split once, and a copy of it is trained a little
-further, one copy at a time; see :mod:`salun_core.comparison`.
+Nothing is judged here. How often nets are read, and what copies of them are trained further, one at
+a time, says :mod:`salun_core.comparison`.
 """
 
 import dataclasses

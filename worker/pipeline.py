@@ -48,6 +48,31 @@ class Tried:
     verdict: acceptance.Verdict
     seconds: dict[str, float]
 
+    def told(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "spec": self.spec.model_dump(mode="json"),
+            "passed": self.verdict.passed,
+            "failures": list(self.verdict.failures),
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """A recipe that gave no finite weights, and what became infinite."""
+
+    spec: specs.Recipe
+    error: core_errors.NonFiniteLossError
+
+    def told(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "spec": self.spec.model_dump(mode="json"),
+            "passed": False,
+            "diverged": str(self.error),
+        }
+
 
 def run(lease: leases.Lease) -> None:
     """Carry out one claimed unlearning job."""
@@ -62,7 +87,8 @@ def run(lease: leases.Lease) -> None:
         files = {file.path: file for file in base}
         prepared = family.prepare(plan, files, lease.enter("loading"))
         stages = steps.Steps(lease, scratch)
-        tried = _climb(lease, stages, prepared, plan, models.policy_of(model))
+        rungs = _climb(lease, stages, prepared, plan, models.policy_of(model))
+        tried = [rung for rung in rungs if isinstance(rung, Tried)]
         best = min(tried, key=lambda one: len(one.verdict.failures))
 
         _tell(lease, PUBLISH)
@@ -77,7 +103,7 @@ def run(lease: leases.Lease) -> None:
                 composition=plan.composition,
                 files=family.new_files(base, weights),
                 pictures=_pictures(best.measured),
-                report=_rendered(lease, plan, best, tried),
+                report=_rendered(lease, plan, best, rungs),
                 verdict=best.verdict,
                 retrained=best.spec.method == "retrain",
                 lost_accuracy=_lost_accuracy(best.measured),
@@ -94,28 +120,30 @@ def _climb(
     prepared: contract.Prepared[Any],
     plan: plans.Plan,
     policy: models.ModelPolicy,
-) -> list[Tried]:
+) -> list[Tried | Diverged]:
     """Recipe after recipe, until a result passes, none can, or the policy's time is over.
 
     Raises NonFiniteLossError when no recipe gave finite weights.
     """
-    tried: list[Tried] = []
-    diverged: core_errors.NonFiniteLossError | None = None
-    for rung, spec in enumerate(plan.ladder):
+    rungs: list[Tried | Diverged] = []
+    for rung, wanted in enumerate(plan.ladder):
         if rung and stages.total_seconds() > policy.max_job_seconds:
             _log.warning("job %s: out of time after %d recipes", lease.claimed.job_id, rung)
             break
+        spec = exhaustion.smaller(wanted, _halvings(lease.claimed))
         try:
-            tried.append(_try(lease, stages, prepared, spec, rung, policy.acceptance))
+            tried = _try(lease, stages, prepared, spec, rung, policy.acceptance)
         except core_errors.NonFiniteLossError as error:
             _log.warning("job %s: recipe %d diverged: %s", lease.claimed.job_id, rung, error)
-            diverged = error
+            rungs.append(Diverged(spec, error))
             continue
-        if tried[-1].verdict.passed or acceptance.is_blind(tried[-1].verdict):
+        rungs.append(tried)
+        if tried.verdict.passed or acceptance.is_blind(tried.verdict):
             break
-    if not tried and diverged is not None:
-        raise diverged
-    return tried
+    diverged = [rung for rung in rungs if isinstance(rung, Diverged)]
+    if diverged and len(diverged) == len(rungs):
+        raise diverged[-1].error
+    return rungs
 
 
 def _try(
@@ -128,7 +156,6 @@ def _try(
 ) -> Tried:
     """Mask → unlearn → verify → judge, by one recipe."""
     mask_name, unlearn_name, verify_name = _names(lease.claimed, rung)
-    spec = exhaustion.smaller(spec, _halvings(lease.claimed))
     _tell(lease, MASK)
     mask = stages.run(MASK, mask_name, functools.partial(prepared.compute_mask, spec))
     _tell(lease, UNLEARN)
@@ -175,7 +202,7 @@ def _verify(
 
 
 def _rendered(
-    lease: leases.Lease, plan: plans.Plan, best: Tried, tried: Sequence[Tried]
+    lease: leases.Lease, plan: plans.Plan, best: Tried, rungs: Sequence[Tried | Diverged]
 ) -> dict[str, Any]:
     """The report as it is kept: judged metrics, evidence, what the job was."""
     judged = json.loads(best.verdict.model_dump_json())
@@ -200,17 +227,12 @@ def _rendered(
             "target_digest": plan.target_digest,
             **_shortened(plan),
             "run": {**steps.evidence(lease.claimed), **_halved(lease.claimed)},
-            "recipes_tried": [
-                {
-                    "spec": one.spec.model_dump(mode="json"),
-                    "passed": one.verdict.passed,
-                    "failures": list(one.verdict.failures),
-                    "seconds": one.seconds,
-                }
-                for one in tried
-            ],
+            "recipes_tried": [rung.told() for rung in rungs],
         },
-        "seconds": {stage: sum(one.seconds[stage] for one in tried) for stage in tried[0].seconds},
+        "seconds": {
+            stage: sum(rung.seconds[stage] for rung in rungs if isinstance(rung, Tried))
+            for stage in best.seconds
+        },
         "verdict": judged,
     }
 

@@ -9,8 +9,10 @@ as they come, and a run that was stopped goes on at the method where it stopped.
 """
 
 import argparse
+import dataclasses
 import json
 import multiprocessing
+import sys
 from collections.abc import Sequence
 from concurrent import futures
 from pathlib import Path
@@ -24,14 +26,19 @@ from salun_core import errors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is missing and write JSON, Markdown and a plot."""
+    """Run what is missing and write JSON, Markdown and a plot; 2 where the options do not fit."""
     options = parsed(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     console = rich.console.Console()
     context = multiprocessing.get_context("spawn")
     with futures.ProcessPoolExecutor(options.jobs, context) as pool:
-        for done in [pool.submit(seeds.run, options, seed) for seed in options.seeds]:
-            done.result()
+        try:
+            for done in [pool.submit(seeds.run, options, seed) for seed in options.seeds]:
+                done.result()
+        except errors.InvalidInputError as error:
+            pool.shutdown(cancel_futures=True)
+            sys.stderr.write(f"{error}\n")
+            return 2
     rows = [
         row
         for seed in options.seeds
@@ -77,14 +84,20 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="PATH",
         help="a checkout of OPTML-Group/Unlearn-Saliency, whose own code is then compared too",
     )
-    sizes = runs.Sizes()
-    parser.add_argument("--train", type=int, default=sizes.train, help="training samples")
-    parser.add_argument("--holdout", type=int, default=sizes.holdout)
-    parser.add_argument("--test", type=int, default=sizes.test)
-    parser.add_argument(
-        "--epochs", type=int, default=sizes.epochs, help="of original and retrained"
-    )
+    counted = {
+        "train": "training samples",
+        "holdout": "samples that methods may look at, never trained on",
+        "test": "samples that no method sees",
+        "epochs": "of original and retrained",
+    }
+    usual, packaged = map(dataclasses.asdict, (runs.OF_A_FILE, runs.OF_THE_PACKAGE))
+    for name, told in counted.items():
+        defaults = f"{usual[name]}, without --data {packaged[name]}"
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{told} ({defaults})")
     options = parser.parse_args(arguments)
+    for name, size in (packaged if options.data is None else usual).items():
+        if getattr(options, name) is None:
+            setattr(options, name, size)
     if options.reference is not None:
         try:
             reference.load(options.reference)

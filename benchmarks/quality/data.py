@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from salun_core import images, randomness, specs
+from salun_core import errors, images, randomness, specs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +92,18 @@ class Drawn:
 
 
 def draw(source: Source, seed: int, train: int, holdout: int, test: int) -> Drawn:
-    """Disjoint random sets; the same for the same seed."""
+    """Disjoint random sets; the same for the same seed.
+
+    Raises:
+        InvalidInputError: the source has not so many samples.
+    """
     known = _shuffled((~source.is_test).nonzero().flatten(), seed, "known")
     unseen = _shuffled(source.is_test.nonzero().flatten(), seed, "unseen")
+    if train + holdout > len(known) or test > len(unseen):
+        raise errors.InvalidInputError(
+            f"{source.name}: got {train} + {holdout} samples to train on and hold out and {test} "
+            f"to test with, expected {len(known)} and {len(unseen)} at most"
+        )
     return Drawn(
         train_set=_image_set(source, known[:train]),
         holdout_set=_image_set(source, known[train : train + holdout]),

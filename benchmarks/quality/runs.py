@@ -22,6 +22,8 @@ _SHORT = {
     "forget_holdout_auc": "AUC",
     "mia_auc": "AUC test",
     "resurfacing": "resurfacing",
+    "relearn_delay": "relearn",
+    "head_bias_shortcut": "shortcut",
 }
 YARDSTICKS = {
     "original": "original",
@@ -34,10 +36,14 @@ YARDSTICKS = {
 class Sizes:
     """Samples to draw and epochs to train."""
 
-    train: int = 4000
-    holdout: int = 2000
-    test: int = 3000
-    epochs: int = 45
+    train: int
+    holdout: int
+    test: int
+    epochs: int
+
+
+OF_A_FILE = Sizes(train=4000, holdout=2000, test=3000, epochs=45)
+OF_THE_PACKAGE = Sizes(train=2000, holdout=1500, test=1000, epochs=45)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Row:
 
     Attributes:
         key: of the rival or yardstick; ``net`` is its title.
-        values: by short name, as the library's verification measured them.
+        values: by short name, as the library's verification measured them; ``relearn`` in steps.
         gap: the library's average gap to the retrained net.
         seconds: what a service would pay: for a method with mask, search and verification, the
             original's own reading included; for retraining the training alone.

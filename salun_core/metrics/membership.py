@@ -101,44 +101,75 @@ def mia_efficacy(attack: Attack, scores: torch.Tensor, weights: torch.Tensor) ->
     return float((attack.calls_non_member(scores).double() * weights).sum())
 
 
+@dataclasses.dataclass(frozen=True)
+class Threshold:
+    """A score that few non-members pass.
+
+    Attributes:
+        score: of one of them.
+        rate: at which further samples like them pass it, in [0, 1].
+        spread: the standard error of ``rate``.
+    """
+
+    score: float
+    rate: float
+    spread: float
+
+    def share_above(self, scores: torch.Tensor) -> float:
+        """Share of the scores, float (N,), that pass it, in [0, 1]."""
+        return (scores.double() > self.score).double().mean().item()
+
+    def standard_error(self, count: int) -> float:
+        """Of the share above it of ``count`` samples like the non-members, about ``rate``."""
+        return math.hypot(accuracy.share_standard_error(self.rate, count), self.spread)
+
+
+def threshold_at(
+    non_member_scores: torch.Tensor, weights: torch.Tensor, false_positive_rate: float = 0.01
+) -> Threshold:
+    """The lowest non-member's score above which at most that share of the others' weight lies.
+
+    With weight a above it and its own weight w, like samples pass it at a rate of
+    (a + w)/(1 + w). Of M equal weights with k above, that is (k + 1)/(M + 1), the mean of
+    Beta(k + 1, M − k): 1/(M + 1) below a hundred non-members. The spread is that of this
+    distribution too; where weights differ, M is the effective size of who reaches the score.
+
+    Args:
+        non_member_scores: float (M,), higher means more like a member.
+        weights: float64 (M,), sum 1.
+        false_positive_rate: in (0, 1).
+
+    Example:
+        >>> even = torch.full((19,), 1 / 19, dtype=torch.float64)
+        >>> found = threshold_at(torch.arange(19.0), even)
+        >>> found.score, round(found.rate, 4)
+        (18.0, 0.05)
+    """
+    order = non_member_scores.double().argsort(descending=True, stable=True)
+    falling = weights[order]
+    above = falling.cumsum(0) - falling
+    allowed = false_positive_rate * (1.0 - falling) + 1e-12  # rounding must not leave one out
+    place = int((above <= allowed).sum()) - 1  # once it is too much it stays so
+    own = falling[place].item()
+    rate = (above[place].item() + own) / (1.0 + own)
+    size = accuracy.effective_size(falling[: place + 1]) / falling[: place + 1].sum().item()
+    spread = math.sqrt(rate * (1.0 - rate) / (size + 2.0))
+    return Threshold(non_member_scores[order[place]].item(), rate, spread)
+
+
 def true_positive_rate_at(
     scores: torch.Tensor, non_member_scores: torch.Tensor, false_positive_rate: float = 0.01
 ) -> float:
     """Share of samples above the threshold that that share of non-members passes, in [0, 1].
 
-    The threshold is the score of a non-member; at most that share of the others lies above it.
-    :func:`chance_rate` says what samples that look unseen give.
-
     Args:
         scores: float (N,), higher means more like a member.
-        non_member_scores: float (M,).
+        non_member_scores: float (M,), all weighing the same.
         false_positive_rate: in (0, 1).
     """
-    passing = _count_passing(len(non_member_scores), false_positive_rate)
-    threshold = non_member_scores.double().sort(descending=True).values[passing]
-    return (scores.double() > threshold).double().mean().item()
-
-
-def chance_rate(
-    count: int, non_members: int, false_positive_rate: float = 0.01
-) -> tuple[float, float]:
-    """What :func:`true_positive_rate_at` gives for ``count`` samples like the non-members.
-
-    The threshold is the (k + 1)-th largest of M scores, so the rate at which further ones pass it
-    is Beta(k + 1, M − k): (k + 1)/(M + 1) in the mean, 1/(M + 1) below a hundred non-members, and
-    its spread adds to that of a share of ``count`` samples.
-
-    Returns:
-        ``(mean, standard_error)``.
-
-    Example:
-        >>> chance_rate(100, 19)[0], chance_rate(100, 999)[0]
-        (0.05, 0.01)
-    """
-    passing = _count_passing(non_members, false_positive_rate)
-    mean = (passing + 1) / (non_members + 1)
-    spread = math.sqrt(mean * (1.0 - mean) / (non_members + 2))
-    return mean, math.hypot(accuracy.share_standard_error(mean, count), spread)
+    count = len(non_member_scores)
+    even = torch.full((count,), 1.0 / count, dtype=torch.float64)
+    return threshold_at(non_member_scores, even, false_positive_rate).share_above(scores)
 
 
 class _Fitted:
@@ -155,10 +186,6 @@ class _Threshold:
 
     def calls_non_member(self, scores: torch.Tensor) -> torch.Tensor:
         return scores.double() > self.highest_member_loss
-
-
-def _count_passing(non_members: int, false_positive_rate: float) -> int:
-    return non_members - 1 - math.ceil((non_members - 1) * (1.0 - false_positive_rate))
 
 
 def _fit(model: pipeline.Pipeline | svm.SVC, pools: Pools) -> Attack:

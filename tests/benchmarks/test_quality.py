@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.quality import __main__ as quality
 from benchmarks.quality import data, nets, reference, rivals, runs, seeds, tables
-from salun_core import architectures, errors
+from salun_core import architectures, errors, unseen
 
 _TINY = ["--train", "120", "--holdout", "60", "--test", "60", "--epochs", "1", "--jobs", "1"]
 
@@ -111,11 +111,57 @@ def test_every_method_has_a_row_and_a_stopped_run_goes_on(
 
 
 def test_further_rivals_run_on_the_first_seeds_only(tmp_path: Path) -> None:
-    asked = [*_TINY, "--out", str(tmp_path), "--scenarios", "samples_10", "--rivals-on", "1"]
+    asked = [*_TINY, "--out", str(tmp_path), "--scenarios", "class", "--rivals-on", "1"]
     quality.main([*asked, "--seeds", "3", "4", "--methods", "gradient_ascent"])
     assert [row["key"] for row in _rows(tmp_path, 3)] == [*runs.YARDSTICKS, "gradient_ascent"]
     assert [row["key"] for row in _rows(tmp_path, 4)] == list(runs.YARDSTICKS)
     assert "| gradient ascent (n = 1) |" in (tmp_path / "results.md").read_text()
+    assert all({"relearn", "shortcut"} <= row["values"].keys() for row in _rows(tmp_path, 3))
+
+
+def test_traces_of_a_class_stand_in_its_table_alone_and_older_rows_leave_them_empty(
+    tmp_path: Path,
+) -> None:
+    def row(scenario: str, seed: int, key: str, **values: float) -> dict[str, Any]:
+        figures = {"gap": 0.1, "seconds": 1.0, "cost": 1.0, "values": values}
+        return {"scenario": scenario, "seed": seed, "key": key, "net": key, **figures}
+
+    rows = [
+        row("class", 0, "retrained again", relearn=12.0, shortcut=0.5),
+        row("class", 1, "retrained again", relearn=14.0, shortcut=0.5),
+        row("class", 0, "older", RA=0.97),
+        row("samples_10", 0, "retrained again", RA=0.97, relearn=3.0),
+        row("samples_10", 0, "older", RA=0.97),
+    ]
+    samples, of_class, *_ = tables.write(tmp_path, rows, {}).split("\n\n**")
+    assert "relearn" not in samples.splitlines()[2]
+    found = {line.split(" | ")[0]: line.split(" | ")[2:-2] for line in of_class.splitlines()[2:]}
+    heads = found["| net"]
+    assert heads[-2:] == ["relearn", "shortcut"]
+    assert found["| retrained again"][-2:] == ["13.0 ± 1.4", "50.0 ± 0.0"]
+    assert found["| older (n = 1)"] == ["97.0" if head == "RA" else "" for head in heads]
+
+
+def test_the_sizes_that_are_drawn_without_options_fill_every_set(tmp_path: Path) -> None:
+    options = quality.parsed([])
+    sizes = options.train, options.holdout, options.test
+    drawn = data.draw(data.packaged(), 0, *sizes)
+    assert tuple(map(len, (drawn.train_set, drawn.holdout_set, drawn.test_set))) == sizes
+    # Enough unseen samples of every class that they are not crossed.
+    assert min(torch.bincount(drawn.holdout_set.labels)) >= unseen.ENOUGH
+    of_a_file = quality.parsed(["--data", str(tmp_path / "other.parquet"), "--test", "7"])
+    assert (of_a_file.train, of_a_file.holdout, of_a_file.test) == (4000, 2000, 7)
+
+
+@pytest.mark.parametrize(("option", "size"), [("--holdout", "4000"), ("--test", "1001")])
+def test_sizes_that_cannot_be_drawn_are_told_before_anything_is_trained(
+    option: str, size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*_TINY, "--out", str(tmp_path), "--seeds", "0", "1", option, size]
+    assert quality.main(asked) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "expected 4000 and 1000 at most" in line
+    assert not list(tmp_path.iterdir())
 
 
 def test_nets_of_other_options_are_not_taken(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pydantic
 import pytest
 
-from salun_core import recipes
+from salun_core import recipes, specs
 
 
 def test_a_small_forget_set_gets_the_recipe_as_it_is() -> None:
@@ -57,6 +57,17 @@ def test_no_rung_changes_what_is_pinned(pinned: dict[str, object], methods: list
     for spec in ladder:
         if spec.method != "retrain":
             assert pinned.items() <= spec.model_dump().items()
+
+
+def test_retraining_takes_its_own_settings_unless_it_is_named() -> None:
+    """Of what is pinned for unlearning it has the seed; its own rung has all that is pinned."""
+    pinned = {"learning_rate": 0.001, "epochs": 2, "batch_size": 16, "seed": 7}
+    own = specs.default_spec("samples", method="retrain", seed=7)
+    _, short, long = recipes.ladder("samples", 100, 900, pinned)
+    assert short == own
+    assert long == own.model_copy(update={"epochs": long.epochs})
+    (alone,) = recipes.ladder("samples", 100, 900, {**pinned, "method": "retrain"})
+    assert alone == own.model_copy(update=pinned)
 
 
 def test_every_epoch_sees_the_forget_set_as_far_as_a_batch_goes() -> None:

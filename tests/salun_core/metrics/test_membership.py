@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -67,7 +69,7 @@ def test_rate_of_unseen_samples_is_the_false_positive_rate() -> None:
 
 
 @pytest.mark.parametrize(("count", "non_members"), [(20, 40), (1000, 20), (500, 250)])
-def test_chance_rate_against_draws(count: int, non_members: int) -> None:
+def test_rate_of_like_samples_against_draws(count: int, non_members: int) -> None:
     """Mean and spread of the rate of like samples; the error is no less than it should be."""
     generator = torch.Generator().manual_seed(1)
     found = [
@@ -76,9 +78,44 @@ def test_chance_rate_against_draws(count: int, non_members: int) -> None:
         )
         for _ in range(3000)
     ]
-    mean, error = membership.chance_rate(count, non_members)
-    assert np.mean(found) == pytest.approx(mean, rel=0.06)
-    assert 0.95 * np.std(found) < error < 1.3 * np.std(found)
+    threshold = membership.threshold_at(torch.randn(non_members), even(non_members))
+    assert np.mean(found) == pytest.approx(threshold.rate, rel=0.06)
+    assert 0.95 * np.std(found) < threshold.standard_error(count) < 1.3 * np.std(found)
+
+
+def test_weights_move_the_threshold() -> None:
+    """Of scores 4 to 0 the one of weight .1 is alone above the one of .2; beside the latter others
+    weigh .8, so a share of .1/.8 passes it. Of what weighs .3 then, (.1 + .2)/1.2 = .25 is the rate
+    of like samples, and 1/(.1²/.3 + .2²/.3) = 6 the effective size.
+    """
+    scores = torch.tensor([2.0, 4.0, 3.0, 0.0, 1.0])
+    weights = torch.tensor([0.3, 0.1, 0.2, 0.2, 0.2], dtype=torch.float64)
+    found = membership.threshold_at(scores, weights, 0.126)
+    assert found.score == 3.0
+    assert found.rate == pytest.approx(0.25)
+    assert found.spread == pytest.approx(math.sqrt(0.25 * 0.75 / 8))
+    assert found.share_above(torch.tensor([3.0, 3.5, 5.0, -1.0])) == 0.5
+    strict = membership.threshold_at(scores, weights, 0.124)
+    assert strict.score == 4.0
+    assert strict.rate == pytest.approx(0.1 / 1.1)
+
+
+def test_rate_of_like_samples_in_a_mix_of_classes() -> None:
+    """Two thirds are of a class that is surer by five, and has fewer unseen samples than others."""
+    generator = torch.Generator().manual_seed(3)
+    labels, unseen = torch.tensor([0] * 200 + [1, 2] * 50), torch.tensor([0] * 30 + [1, 2] * 60)
+    weights = torch.where(unseen == 0, 2 / 3 / 30, 1 / 3 / 120).double()
+    found, rates, errors_of = [], [], []
+    for _ in range(2000):
+        own, others = (
+            torch.randn(len(of), generator=generator) + 5.0 * (of == 0) for of in (labels, unseen)
+        )
+        threshold = membership.threshold_at(others, weights)
+        found.append(threshold.share_above(own))
+        rates.append(threshold.rate)
+        errors_of.append(threshold.standard_error(len(labels)))
+    assert np.mean(found) == pytest.approx(np.mean(rates), rel=0.06)
+    assert 0.95 * np.std(found) < np.mean(errors_of) < 1.3 * np.std(found)
 
 
 @pytest.mark.parametrize("size", [1, 2, 100, 101, 102, 999])

@@ -1,11 +1,13 @@
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from salun_core import errors, images, inference, preprocessing, specs
 from salun_core.metrics import accuracy
-from salun_core.unlearn import contract, random_label
+from salun_core.unlearn import contract, methods, random_label
 
 
 def test_never_the_true_class_nor_a_refused_one_and_all_others_alike() -> None:
@@ -78,3 +80,27 @@ def _without_a_third_of_a_class(data: contract.UnlearningData) -> contract.Unlea
     return contract.UnlearningData(
         everything.subset(erased), everything.subset(kept), data.holdout_set
     )
+
+
+def test_epochs_by_hand(
+    line: Callable[[], torch.nn.Module],
+    line_config: specs.ClassifierConfig,
+    line_data: contract.UnlearningData,
+    exact: Callable[[images.ImageSet], Any],
+) -> None:
+    """Of two classes the wrong label is the other one. An epoch is two steps of
+    θ ← θ − η∇mean ℓ: towards that on the forget set, towards the true labels on the retain set.
+    """
+    net = line()
+    w = next(net.parameters()).detach().clone().double()
+    forget, retain = exact(line_data.forget_set), exact(line_data.retain_set)
+    forget.y = 1.0 - forget.y
+    for _ in range(2):
+        for part in (forget, retain):
+            w -= 0.4 * part.mean(w)
+    spec = specs.UnlearningSpec(
+        method="random_label", mask="none", density=1.0, epochs=2, batch_size=8, learning_rate=0.4,
+        momentum=0.0, weight_decay=0.0, decay="constant", warmup_fraction=0.0,
+    )  # fmt: skip
+    methods.unlearn(net, line_config, line_data, None, spec)
+    torch.testing.assert_close(next(net.parameters()).detach().double(), w, atol=1e-6, rtol=0.0)
