@@ -1,4 +1,4 @@
-"""Borrow a net in another mode and give it back as it was."""
+"""A net's modes: borrowed and given back, and what its device can do."""
 
 import contextlib
 from collections.abc import Iterator
@@ -48,6 +48,11 @@ def checkpointing(net: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         switch.disable_gradient_checkpointing()
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether it multiplies bfloat16 matrices faster than float32: a GPU that need not emulate."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def device_of(net: torch.nn.Module) -> torch.device:

@@ -79,7 +79,7 @@ def choose(count: int, batch_size: int, random: torch.Generator) -> torch.Tensor
 
 def precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """bfloat16 matrix products where the device has them; float32 on a CPU."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+    if modes.has_bfloat16(device):
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()
 

@@ -163,6 +163,6 @@ def turned_away(
 def frozen_copy(generator: generators.Generator) -> generators.Generator:
     """The model as it is now; nothing of it receives a gradient."""
     net = copy.deepcopy(generator.denoiser).eval().requires_grad_(False)
-    if modes.device_of(net).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+    if modes.has_bfloat16(modes.device_of(net)):
         net = net.to(torch.bfloat16)
     return generator.with_denoiser(net)
