@@ -35,11 +35,13 @@ class Changes:
 
     async def listen(self) -> None:
         """Listen until cancelled; a lost connection wakes everybody and is made again."""
-        url = database.driver_url(settings.load().database_url).set(drivername="postgresql")
+        url = database.driver_url(settings.load().database_url)
+        # Not as a URL: libpq does not read every text that SQLAlchemy would write.
+        place = url.translate_connect_args(username="user", database="dbname")
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(
-                    url.render_as_string(hide_password=False), autocommit=True
+                    autocommit=True, **{**place, **url.query}
                 ) as connection:
                     await connection.execute(f"LISTEN {telling.CHANNEL}")
                     self._wake_all()

@@ -1,4 +1,4 @@
-# A worker: one process, one GPU. The housekeeping worker and beat run from it too.
+# A worker: one process, one GPU. The housekeeping worker runs from it too.
 # The "base" flavour is enough: torch's wheels bring their own CUDA 13 libraries.
 ARG BASE_IMAGE=nvidia/cuda:13.0.1-base-ubuntu24.04
 

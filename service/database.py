@@ -7,11 +7,20 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
 from service import settings
+
+# How soon a server that went silent, not one that is busy, is given up: seconds; milliseconds.
+_NOTICE_SILENCE = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 
 
 class Names(sa.types.TypeDecorator[Sequence[str]]):
@@ -38,16 +47,22 @@ class Names(sa.types.TypeDecorator[Sequence[str]]):
 @functools.cache
 def engine() -> sa.Engine:
     """The process-wide engine; made on first use, so that a forked worker gets its own."""
-    url = driver_url(settings.load().database_url)
-    # Due dates are reckoned in UTC, whatever the server's own time zone.
-    options = f"{url.query.get('options', '')} -c timezone=UTC"
-    return sa.create_engine(
-        url.update_query_dict({"options": options}),
+    made = sa.create_engine(
+        driver_url(settings.load().database_url),
         pool_size=20,
         max_overflow=20,
         pool_pre_ping=True,
         hide_parameters=True,  # of what goes wrong; they name persons
+        connect_args=_NOTICE_SILENCE,
     )
+    sa.event.listen(made, "connect", _reckon_in_utc)
+    return made
+
+
+def _reckon_in_utc(connection: psycopg.Connection, _: object) -> None:
+    """Due dates are reckoned in UTC, whatever the server's own time zone."""
+    connection.execute("SET TIME ZONE 'UTC'")
+    connection.commit()
 
 
 def driver_url(url: str) -> sa.URL:

@@ -202,17 +202,19 @@ def _empties_a_class(
     took in the last 24 hours.
     """
     names = model.dataset.label_names
-    named = {names.index(one.label) for one in demand.targets if isinstance(one, specs.ClassTarget)}
+    classes = {one.label for one in demand.targets if isinstance(one, specs.ClassTarget)}
+    named = {label for label, name in enumerate(names) if name in classes}
     known = erasures.among(session, model, list(resolution.labels))
     fresh = collections.Counter(
         label
         for sample, label in resolution.labels.items()
         if label is not None and label not in named and sample not in known
     )
-    if not fresh:
-        return False
-    taken = fresh + erasures.demanded_since(session, model, _DAY, list(fresh))
     sizes = model.dataset.class_sizes
+    ever = fresh + erasures.count_of(session, model, fresh)
+    if all(ever[label] <= limit * sizes.get(str(label), 0) for label in fresh):
+        return False  # nobody need count what came today
+    taken = fresh + erasures.demanded_since(session, model, _DAY, list(fresh))
     return any(taken[label] > limit * sizes.get(str(label), taken[label]) for label in fresh)
 
 

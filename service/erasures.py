@@ -67,7 +67,10 @@ def among(session: orm.Session, model: tables.Model, sample_ids: Sequence[str]) 
 def demanded_since(
     session: orm.Session, model: tables.Model, ago: datetime.timedelta, labels: Sequence[int]
 ) -> collections.Counter[int]:
-    """How many samples of each of these labels were demanded so lately, and not withdrawn."""
+    """How many samples of each of these labels were demanded so lately, and not withdrawn.
+
+    What was erased before it was demanded is not counted.
+    """
     request, named = tables.ForgetRequest, tables.RequestSample
     erasure, sample = tables.Erasure, tables.Sample
     rows = session.execute(
@@ -82,6 +85,7 @@ def demanded_since(
         .where(
             request.model_id == model.id,
             request.received_at > sa.func.clock_timestamp() - ago,
+            sa.func.coalesce(erasure.erased_at, request.received_at) >= request.received_at,
             sample.dataset_id == model.dataset_id,
             sample.label.in_(labels),
         )

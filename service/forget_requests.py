@@ -207,10 +207,13 @@ def _settle(
     if followed and (reason := batches.why_blocked(session, followed)):
         fulfilment.require_person(session, request, reason)
     if demand.is_expedited or policy.window_seconds() == 0:
-        rule = "expedited" if demand.is_expedited else "window"
+        # An open batch is others' too: for who has the model's batches alone, and for the sweep.
+        rule, states = "window", {"filling"}
+        if demand.is_expedited:
+            rule, states = "expedited", {"filling", "open"}
         for batch_id in sorted(_joined(placements)):
             batch = batches.by_id(session, batch_id)
-            if batch.state in ("open", "filling"):
+            if batch.state in states:
                 sealing.seal(session, batch, actor, rule)
     if followed:
         sealing.restamp(session, followed)

@@ -248,7 +248,9 @@ def deleted(session: orm.Session, model: tables.Model, sample_ids: Sequence[str]
     """Those of these samples that a disposal has deleted meanwhile, with their marks."""
     there = labels_of(session, model, sample_ids)
     missing = [name for name in sample_ids if name not in there]
-    return tombstones.known(session, model.dataset_id, missing, sa.true())
+    marks = {name: name for name in missing if name.startswith(tombstones.PREFIX)}
+    ids = [name for name in missing if name not in marks]
+    return marks | tombstones.known(session, model.dataset_id, ids, sa.true())
 
 
 def labels_of(

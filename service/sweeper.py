@@ -7,14 +7,15 @@ sealed or a deadline from being told. It ends on SIGTERM, after the sweep at han
 import argparse
 import logging
 import signal
-import threading
 import time
+from collections.abc import Callable
 
 from sqlalchemy import exc
 
 from service import leftovers, queue, settings, sweeping
 
-CLEAR_SECONDS = 3600.0
+_CLEAR_SECONDS = 3600.0
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger("salun.sweeper")
 
 
@@ -27,23 +28,20 @@ def main() -> None:
         sweeping.sweep()
         return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    run(stopped)
-
-
-def run(stopped: threading.Event) -> None:
-    """Sweep every ``SALUN_SWEEP_SECONDS``, and clear what is unused every hour."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # they are waited for, between two sweeps
     clear_at = time.monotonic()
-    while not stopped.wait(settings.load().sweep_seconds):
-        try:
-            sweeping.sweep()
-            if time.monotonic() >= clear_at:
-                leftovers.clear()
-                clear_at = time.monotonic() + CLEAR_SECONDS
-        except (*queue.UNREACHABLE, exc.SQLAlchemyError) as error:
-            _log.warning("the rest waits for the next sweep: %s", type(error).__name__)
+    while signal.sigtimedwait(_STOPS, settings.load().sweep_seconds) is None:
+        _attempt(sweeping.sweep)
+        if time.monotonic() >= clear_at:
+            _attempt(leftovers.clear)
+            clear_at = time.monotonic() + _CLEAR_SECONDS
+
+
+def _attempt(work: Callable[[], object]) -> None:
+    try:
+        work()
+    except (*queue.UNREACHABLE, exc.SQLAlchemyError) as error:
+        _log.warning("the rest waits for the next sweep: %s", type(error).__name__)
 
 
 if __name__ == "__main__":

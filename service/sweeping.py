@@ -39,8 +39,7 @@ def sweep() -> Swept:
     """Seal what is due, tell of deadlines, chain the audit trail, hint what waits, send the outbox,
     delete what may go.
 
-    Raises what the broker raises where it is away: after what needs none, and before a disk that
-    refuses to delete could stop it.
+    Raises what the broker raises where it is away, after all that needs none.
     """
     with database.transaction() as session:
         sealed = sealing.seal_due(session)
@@ -49,6 +48,18 @@ def sweep() -> Swept:
     with database.transaction() as session:
         _drop_old_rows(session)
     audit_trail.close()
+    try:
+        hinted, sent = _tell_workers()
+    finally:  # also where the broker is away, and after all that keeps requests moving
+        with database.transaction() as session:
+            disposal.enqueue_due(session)
+        with database.transaction() as session:
+            destroyed = destruction.destroy(session)
+    return Swept(sealed, alarmed, destroyed, hinted, sent)
+
+
+def _tell_workers() -> tuple[int, int]:
+    """Hint what waits, and send the outbox: how many of each."""
     room = {name: max(0, MOST_HINTS - queue.backlog(name)) for name in queue.OTHER}
     with database.transaction() as session:
         waiting = jobs.unclaimed(session, settings.load().sweep_seconds, room)
@@ -57,11 +68,7 @@ def sweep() -> Swept:
     sent = 0
     while count := queue.relay():
         sent += count
-    with database.transaction() as session:
-        disposal.enqueue_due(session)
-    with database.transaction() as session:
-        destroyed = destruction.destroy(session)
-    return Swept(sealed, alarmed, destroyed, len(waiting), sent)
+    return len(waiting), sent
 
 
 def _drop_old_rows(session: orm.Session) -> None:

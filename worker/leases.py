@@ -15,6 +15,7 @@ from worker import shutdown
 
 BEATS_A_LEASE = 4
 PROGRESS_SECONDS = 0.5
+_JOIN_SECONDS = 5.0
 
 
 class Interrupted(Exception):
@@ -60,7 +61,8 @@ class Lease:
     ) -> None:
         self._ended.set()
         self._nudged.set()
-        self._thread.join()
+        # One that hangs with its database is left behind: by its fence it writes nothing any more.
+        self._thread.join(_JOIN_SECONDS)
 
     def enter(self, stage: str) -> Callable[[int, int], None]:
         """Begin a stage; returns its progress function."""

@@ -135,7 +135,7 @@ def _climb(
             tried = _try(lease, stages, prepared, spec, rung, policy.acceptance)
         except core_errors.NonFiniteLossError as error:
             _log.warning("job %s: recipe %d diverged: %s", lease.claimed.job_id, rung, error)
-            rungs.append(Diverged(spec, error))
+            rungs.append(Diverged(spec, error.with_traceback(None)))
             continue
         rungs.append(tried)
         if tried.verdict.passed or acceptance.is_blind(tried.verdict):

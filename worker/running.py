@@ -75,7 +75,9 @@ def _failed(claimed: jobs.Claim, error: Exception) -> None:
     """What would come to the same again fails at once; all else is tried again."""
     is_short = exhaustion.is_told_by(error)
     if isinstance(error, core_errors.SalunError) and not is_short:
-        endings.fail(claimed, type(error).__name__, str(error), divisible=True)
+        # What is wrong with the model itself is no request's fault.
+        blames = not isinstance(error, core_errors.InvalidConfigError)
+        endings.fail(claimed, type(error).__name__, str(error), divisible=blames)
         return
     if isinstance(error, errors.Refusal) and not is_short:
         code = error.code if isinstance(error, errors.Conflict) else type(error).__name__

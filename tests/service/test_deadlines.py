@@ -83,13 +83,14 @@ def test_days_have_24_hours_wherever_the_server_is(
     monkeypatch: pytest.MonkeyPatch, empty: sa.Engine
 ) -> None:
     """An hour is missing, or twice there, in zones that change their clocks."""
-    url = empty.url.update_query_dict({"options": "-c timezone=America/New_York"})
+    url = empty.url.update_query_dict({"options": "-c timezone=America/New_York -c geqo=off"})
     monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
     settings.load.cache_clear()
     database.engine.cache_clear()
     try:
         with database.transaction() as session:
             assert session.scalar(sa.text("SHOW timezone")) == "UTC"
+            assert session.scalar(sa.text("SHOW geqo")) == "off"
     finally:
         database.engine().dispose()
         database.engine.cache_clear()

@@ -8,6 +8,7 @@ from salun_core import specs
 from service import (
     api_keys,
     database,
+    demands,
     erasures,
     errors,
     forget_requests,
@@ -195,6 +196,41 @@ def test_nor_is_a_class_emptied_piece_by_piece_or_beside_another(
     duties.shift(few, 2)
     later = bare_models.submit(caller, model, bare_models.samples("s28"))
     assert duties.request(later).stage != "awaiting_approval"
+
+
+def test_a_small_demand_does_not_seal_what_it_only_follows(caller: api_keys.Caller) -> None:
+    """Two of them at once would seal it twice: the sweeper does."""
+    model = duties.new_model(duties.HOUR)
+    first = bare_models.submit(caller, model, bare_models.samples("s1"))
+    with database.transaction() as session:
+        row = models.by_name(session, model)
+        row.policy = {**row.policy, "batch_window_seconds": 0.0}
+    bare_models.submit(caller, model, bare_models.samples("s1"))
+    assert [batch.state for batch in duties.batches_of(first)] == ["open"]
+    assert seal_due() == 1
+    assert len(duties.queued(model)) == 1
+
+
+def test_a_dry_run_tells_of_an_unknown_class_whatever_the_budget() -> None:
+    model = duties.new_model({"budget": {"class_share": 0.1}})
+    nobody = specs.ClassTarget(kind="class", label="nobody")
+    with database.transaction() as session:
+        told = demands.preview(
+            session, bare_models.demand(model, nobody, bare_models.samples("s1"))
+        )
+    assert [problem.code for problem in told.unknown] == ["unknown-class"]
+
+
+def test_what_was_erased_long_ago_counts_for_no_class_budget(caller: api_keys.Caller) -> None:
+    model = duties.new_model({**GENEROUS, "budget": {"class_share": 0.1, "daily_share": None}})
+    old = [f"s{2 * n}" for n in range(12)]
+    first = bare_models.submit(caller, model, bare_models.samples(*old))
+    duties.shift(first, 2)
+    with database.transaction() as session:
+        session.execute(sa.update(tables.Erasure).values(version=2, erased_at=sa.func.now()))
+    bare_models.submit(caller, model, bare_models.samples(*old))  # again
+    one = bare_models.submit(caller, model, bare_models.samples("s24"))
+    assert duties.request(one).stage != "awaiting_approval"
 
 
 def test_a_class_whose_samples_all_wait_elsewhere_is_sealed_at_once_too(
