@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import psycopg
 
-from service import database, settings, telling
+from service import database, telling
 
 _log = logging.getLogger("salun.api")
 RECONNECT_SECONDS = 1.0
@@ -35,13 +35,10 @@ class Changes:
 
     async def listen(self) -> None:
         """Listen until cancelled; a lost connection wakes everybody and is made again."""
-        url = database.driver_url(settings.load().database_url)
-        # Not as a URL: libpq does not read every text that SQLAlchemy would write.
-        place = url.translate_connect_args(username="user", database="dbname")
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(
-                    autocommit=True, **{**place, **url.query}
+                    autocommit=True, **database.connection_arguments()
                 ) as connection:
                     await connection.execute(f"LISTEN {telling.CHANNEL}")
                     self._wake_all()

@@ -47,16 +47,24 @@ class Names(sa.types.TypeDecorator[Sequence[str]]):
 @functools.cache
 def engine() -> sa.Engine:
     """The process-wide engine; made on first use, so that a forked worker gets its own."""
+    url = driver_url(settings.load().database_url)
     made = sa.create_engine(
-        driver_url(settings.load().database_url),
+        url,
         pool_size=20,
         max_overflow=20,
         pool_pre_ping=True,
         hide_parameters=True,  # of what goes wrong; they name persons
-        connect_args=_NOTICE_SILENCE,
+        connect_args={key: _NOTICE_SILENCE[key] for key in _NOTICE_SILENCE.keys() - url.query},
     )
     sa.event.listen(made, "connect", _reckon_in_utc)
     return made
+
+
+def connection_arguments() -> dict[str, Any]:
+    """What a connection beside the engine's is opened with, to the same place."""
+    url = driver_url(settings.load().database_url)
+    _, place = engine().dialect.create_connect_args(url)
+    return {**_NOTICE_SILENCE, **place}
 
 
 def _reckon_in_utc(connection: psycopg.Connection, _: object) -> None:

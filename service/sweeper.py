@@ -6,7 +6,9 @@ sealed or a deadline from being told. It ends on SIGTERM, after the sweep at han
 
 import argparse
 import logging
+import select
 import signal
+import socket
 import time
 from collections.abc import Callable
 
@@ -28,9 +30,13 @@ def main() -> None:
         sweeping.sweep()
         return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # they are waited for, between two sweeps
+    told, waker = socket.socketpair()  # what says, between two sweeps, that a signal came
+    waker.setblocking(False)
+    signal.set_wakeup_fd(waker.fileno())
+    for number in _STOPS:
+        signal.signal(number, lambda *_: None)
     clear_at = time.monotonic()
-    while signal.sigtimedwait(_STOPS, settings.load().sweep_seconds) is None:
+    while not select.select([told], [], [], settings.load().sweep_seconds)[0]:
         _attempt(sweeping.sweep)
         if time.monotonic() >= clear_at:
             _attempt(leftovers.clear)
