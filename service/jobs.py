@@ -200,8 +200,12 @@ class Progress:
 def heartbeat(claimed: Claim, progress: Progress) -> bool:
     """Renew the lease and tell the progress; returns whether the job shall be cancelled.
 
+    A worker that is frozen in here, and holds the job's row, loses it a lease later as any other.
+
     Raises :class:`errors.LeaseLost` when the fence is not ours any more.
     """
+    patience = f"{settings.load().lease_seconds}s"
+    ends_idle = sa.func.set_config("idle_in_transaction_session_timeout", patience, sa.true())
     with database.transaction() as session:
         cancel = session.execute(
             sa.update(tables.Job)
@@ -213,12 +217,12 @@ def heartbeat(claimed: Claim, progress: Progress) -> bool:
                 total_steps=progress.total_steps,
                 eta_seconds=progress.eta_seconds,
             )
-            .returning(tables.Job.cancel_requested)
+            .returning(tables.Job.cancel_requested, ends_idle)
         ).scalar_one_or_none()
         if cancel is None:
             raise errors.LeaseLost
         telling.changed(session, claimed.job_id)
-        return cancel
+        return bool(cancel)
 
 
 def hold(session: orm.Session, claimed: Claim) -> tables.Job:

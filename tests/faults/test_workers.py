@@ -118,6 +118,19 @@ def test_a_frozen_worker_is_overtaken_and_publishes_nothing(faulted: Faulted) ->
     assert faulted.job(request)["attempts"] == 2
 
 
+def test_a_worker_frozen_in_its_heartbeat_is_overtaken_too(faulted: Faulted) -> None:
+    """It holds the job's row, which nobody could claim for as long as it sleeps."""
+    model = faulted.model()
+    beat = ("job", "UPDATE", "NEW.status = 'running' AND NEW.step >= 10 AND OLD.step < NEW.step")
+    with breakpoints.at(faulted.api.running.database_url, *beat) as place:
+        request = faulted.submit(model)
+        place.reached()
+        with frozen(faulted.worker_of(request)[1]):
+            place.let_pass()
+            faulted.completes(model, request)
+    assert faulted.job(request)["attempts"] == 2
+
+
 @pytest.mark.faults_full
 def test_a_worker_frozen_in_its_publication_publishes_once(faulted: Faulted) -> None:
     """It holds the locks of its transaction, so that nobody can overtake it there."""

@@ -86,6 +86,7 @@ def test_days_have_24_hours_wherever_the_server_is(
     url = empty.url.update_query_dict({"options": "-c timezone=America/New_York -c geqo=off"})
     monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
     settings.load.cache_clear()
+    database.engine().dispose()
     database.engine.cache_clear()
     try:
         with database.transaction() as session:
