@@ -47,7 +47,12 @@ class Names(sa.types.TypeDecorator[Sequence[str]]):
 @functools.cache
 def engine() -> sa.Engine:
     """The process-wide engine; made on first use, so that a forked worker gets its own."""
-    url = driver_url(settings.load().database_url)
+    return engine_for(settings.load().database_url)
+
+
+def engine_for(database_url: str) -> sa.Engine:
+    """An engine for a database, as all processes have one."""
+    url = driver_url(database_url)
     made = sa.create_engine(
         url,
         pool_size=20,
