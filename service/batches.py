@@ -172,7 +172,7 @@ def place(
 
 def require_open(session: orm.Session, request: tables.ForgetRequest) -> None:
     """Raise :class:`errors.Conflict` (``batch-sealed``) unless all its batches are open."""
-    sealed = [batch for batch in _joined(session, request) if batch.state != "open"]
+    sealed = [batch for batch in joined(session, request) if batch.state != "open"]
     if sealed:
         detail = f"batch {sealed[0].id} of this request is sealed; it can no longer be withdrawn"
         raise errors.Conflict("batch-sealed", detail)
@@ -180,11 +180,11 @@ def require_open(session: orm.Session, request: tables.ForgetRequest) -> None:
 
 def leave(session: orm.Session, request: tables.ForgetRequest) -> None:
     """Take a request out of its batches; what no other member names is not erased."""
-    joined = _joined(session, request)
+    left = joined(session, request)
     session.execute(
         sa.delete(tables.BatchMember).where(tables.BatchMember.request_id == request.id)
     )
-    for batch in joined:
+    for batch in left:
         _drop_orphans(session, batch)
         if batch.kind == "class" and batch.state == "open":
             _sort_again(session, batch)
@@ -252,10 +252,8 @@ def sample_ids(session: orm.Session, batch_id: uuid.UUID) -> list[str]:
 def subject_ids(session: orm.Session, batch_id: uuid.UUID) -> set[str]:
     """The persons that the batch's requests name."""
     request, member = tables.ForgetRequest, tables.BatchMember
-    path = sa.cast("$.targets[*].subject_id", postgresql.JSONPATH)
-    found = sa.func.jsonb_path_query(request.body, path)
-    text = found.op("#>>", return_type=sa.Text())(sa.cast([], postgresql.ARRAY(sa.Text)))
-    of_batch = sa.select(text).join(member, member.request_id == request.id)
+    named = sa.select(database.json_texts(request.body, "$.targets[*].subject_id"))
+    of_batch = named.join(member, member.request_id == request.id)
     return set(session.scalars(of_batch.where(member.batch_id == batch_id)))
 
 
@@ -277,13 +275,8 @@ def newest_job(session: orm.Session, batch_id: uuid.UUID) -> tables.Job | None:
     )
 
 
-def joined_by(session: orm.Session, request_id: uuid.UUID) -> Sequence[uuid.UUID]:
+def joined(session: orm.Session, request: tables.ForgetRequest) -> Sequence[tables.Batch]:
     """The batches that a request waits for."""
-    member = tables.BatchMember
-    return session.scalars(sa.select(member.batch_id).where(member.request_id == request_id)).all()
-
-
-def _joined(session: orm.Session, request: tables.ForgetRequest) -> Sequence[tables.Batch]:
     return session.scalars(
         sa.select(tables.Batch)
         .join(tables.BatchMember, tables.BatchMember.batch_id == tables.Batch.id)

@@ -16,10 +16,10 @@ from service import settings
 
 # How soon a server that went silent, not one that is busy, is given up: seconds; milliseconds.
 _NOTICE_SILENCE = {
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 60_000,
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
 }
 
 
@@ -52,14 +52,12 @@ def engine() -> sa.Engine:
 
 def engine_for(database_url: str) -> sa.Engine:
     """An engine for a database, as all processes have one."""
-    url = driver_url(database_url)
     made = sa.create_engine(
-        url,
+        driver_url(database_url),
         pool_size=20,
         max_overflow=20,
         pool_pre_ping=True,
         hide_parameters=True,  # of what goes wrong; they name persons
-        connect_args={key: _NOTICE_SILENCE[key] for key in _NOTICE_SILENCE.keys() - url.query},
     )
     sa.event.listen(made, "connect", _reckon_in_utc)
     return made
@@ -67,9 +65,8 @@ def engine_for(database_url: str) -> sa.Engine:
 
 def connection_arguments() -> dict[str, Any]:
     """What a connection beside the engine's is opened with, to the same place."""
-    url = driver_url(settings.load().database_url)
-    _, place = engine().dialect.create_connect_args(url)
-    return {**_NOTICE_SILENCE, **place}
+    _, arguments = engine().dialect.create_connect_args(engine().url)
+    return dict(arguments)
 
 
 def _reckon_in_utc(connection: psycopg.Connection, _: object) -> None:
@@ -79,12 +76,18 @@ def _reckon_in_utc(connection: psycopg.Connection, _: object) -> None:
 
 
 def driver_url(url: str) -> sa.URL:
-    """``postgresql://…`` as operators write it, with the driver that we use."""
+    """``postgresql://…`` as operators write it, with our driver and what they left open."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() not in {"postgresql", "postgres"}:
         msg = f"DATABASE_URL: got {parsed.get_backend_name()!r}, expected postgresql://…"
         raise ValueError(msg)
-    return parsed.set(drivername="postgresql+psycopg")
+    return parsed.set(drivername="postgresql+psycopg", query={**_NOTICE_SILENCE, **parsed.query})
+
+
+def json_texts(document: sa.SQLColumnExpression[Any], path: str) -> sa.ColumnElement[str]:
+    """The texts that a JSON path finds in a document, a row each."""
+    found = sa.func.jsonb_path_query(document, sa.cast(path, postgresql.JSONPATH))
+    return found.op("#>>", return_type=sa.Text())(sa.cast([], postgresql.ARRAY(sa.Text)))
 
 
 def now(session: orm.Session) -> datetime.datetime:

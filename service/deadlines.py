@@ -53,7 +53,7 @@ def extend(
     request.alarm_percent = 0
     if request.reason == RISK:
         request.reason = None
-    sealing.restamp(session, batches.joined_by(session, request.id))
+    sealing.restamp(session, [batch.id for batch in batches.joined(session, request)])
     fulfilment.tell(session, request, "extended", months=months)
     fulfilment.note_decision(session, actor, request, "extend", reason, months=months)
 

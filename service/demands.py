@@ -15,6 +15,7 @@ from sqlalchemy import orm
 from salun_core import phrases, specs
 from service import (
     batches,
+    concepts,
     database,
     erasures,
     errors,
@@ -204,16 +205,18 @@ def _empties_a_class(
     names = model.dataset.label_names
     classes = {one.label for one in demand.targets if isinstance(one, specs.ClassTarget)}
     named = {label for label, name in enumerate(names) if name in classes}
-    known = erasures.among(session, model, list(resolution.labels))
-    fresh = collections.Counter(
-        label
+    asked = {
+        sample: label
         for sample, label in resolution.labels.items()
-        if label is not None and label not in named and sample not in known
-    )
+        if label is not None and label not in named
+    }
+    counted = collections.Counter(asked.values())
     sizes = model.dataset.class_sizes
-    ever = fresh + erasures.count_of(session, model, fresh)
-    if all(ever[label] <= limit * sizes.get(str(label), 0) for label in fresh):
-        return False  # nobody need count what came today
+    ever = counted + erasures.count_of(session, model, counted)
+    if all(ever[label] <= limit * sizes.get(str(label), 0) for label in counted):
+        return False  # nobody need look at samples, or count what came today
+    known = erasures.among(session, model, list(asked))
+    fresh = collections.Counter(label for sample, label in asked.items() if sample not in known)
     taken = fresh + erasures.demanded_since(session, model, _DAY, list(fresh))
     return any(taken[label] > limit * sizes.get(str(label), taken[label]) for label in fresh)
 
@@ -273,20 +276,14 @@ def _share_with(
     size = max(ledger.training_size(model), 1)
     share = (len(resolution.labels) + others) / size
     if share > limit:  # unless some were named before: then they are counted twice
-        share -= erasures.named_before(session, model, list(resolution.labels)) / size
+        share -= len(erasures.among(session, model, list(resolution.labels))) / size
     return share
 
 
 def _not_named_yet(
     session: orm.Session, model: tables.Model, named: Sequence[specs.ConceptTarget]
 ) -> list[specs.ConceptTarget]:
-    before = set(
-        session.scalars(
-            sa.select(tables.ConceptErasure.concept).where(
-                tables.ConceptErasure.model_id == model.id
-            )
-        )
-    )
+    before = concepts.demanded(session, model.id)
     return [one for one in named if phrases.normal(one.concept) not in before]
 
 

@@ -217,9 +217,8 @@ def _in_reports() -> sa.Select[str]:
         0, 0, 0, 0, 0, 0, model.policy["proof_window_seconds"].as_float()
     )
     digests = '$.evidence.pictures[*].digest ? (@.type() == "string")'
-    found = sa.func.jsonb_path_query(version.report, sa.cast(digests, postgresql.JSONPATH))
     return (
-        sa.select(found.op("#>>", return_type=sa.Text())(sa.cast([], postgresql.ARRAY(sa.Text))))
+        sa.select(database.json_texts(version.report, digests))
         .join(model, model.id == version.model_id)
         .where(
             model.family != "classifier",

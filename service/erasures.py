@@ -44,17 +44,6 @@ def count_of(
     return collections.Counter({label: int(erasures) for label, erasures in rows})
 
 
-def named_before(session: orm.Session, model: tables.Model, sample_ids: Sequence[str]) -> int:
-    """How many of these samples are erased or about to be."""
-    erasure = tables.Erasure
-    count = (
-        sa.select(sa.func.count())
-        .select_from(erasure)
-        .where(erasure.model_id == model.id, erasure.sample_id == sa.any_(_IDS))
-    )
-    return session.scalar(count, {"ids": list(sample_ids)}) or 0
-
-
 def among(session: orm.Session, model: tables.Model, sample_ids: Sequence[str]) -> set[str]:
     """Those of these samples that are erased or about to be."""
     erasure = tables.Erasure

@@ -37,14 +37,14 @@ def check_steps(config: Mapping[str, Any], steps: int) -> None:
     Raises:
         InvalidConfigError: it cannot, and no picture could be drawn.
     """
-    trained = len(denoising.ddim(dict(config)).alphas_cumprod)
+    scheduler = denoising.ddim(dict(config))
+    trained = len(scheduler.alphas_cumprod)
     if steps > trained:
         raise errors.InvalidConfigError(
             f"{_SCHEDULER}: got {trained} num_train_timesteps, expected at least the {steps} steps "
             "of sampling in the model's policy"
         )
     with opening.reading(_SCHEDULER, "cannot be sampled with"):
-        scheduler = denoising.ddim(dict(config))
         scheduler.set_timesteps(steps)
         latents = torch.ones(1, 1, 1, 1)
         for timestep in scheduler.timesteps:
