@@ -39,14 +39,22 @@ class Api:
         attempts: int = _ATTEMPTS,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Talk to ``url``; ``attempts`` bounds how often one call is made."""
+        """Talk to ``url``; ``attempts`` bounds how often one call is made.
+
+        Raises ClientError for what is no address.
+        """
         self.url = url.rstrip("/")
         self._attempts = attempts
         self._sleep = sleep
         headers = {"Accept": "application/json, application/problem+json"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT)
+        try:
+            self._client = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT)
+        except httpx.InvalidURL as error:
+            raise errors.ClientError(
+                f"got address {url!r}, expected one like http://localhost:8000 ({error})"
+            ) from error
 
     def __enter__(self) -> "Api":
         """Return itself; leaving closes the connections."""

@@ -14,7 +14,7 @@ def parse(option: str, text: str) -> http.Json:
     content, shown = text, text[:60]
     if text.startswith("@"):
         try:
-            content = Path(text[1:]).read_text(encoding="utf-8")
+            content = Path(text[1:]).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise errors.ClientError(f"{option}: cannot read {text[1:]} ({error})") from error
     try:

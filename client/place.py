@@ -27,7 +27,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         """Describe it; nothing is written."""
         self.link = folder
-        self.store = folder.with_name(folder.name + ".versions")
+        self.store = folder.parent / f"{folder.name}.versions"
         self.incoming = self.store / "incoming"
 
     @contextlib.contextmanager
@@ -36,7 +36,10 @@ class Place:
 
         Raises ClientError when something that is not ours stands there.
         """
-        if self.link.exists() and not self.link.is_symlink():
+        if not self.link.name:
+            raise errors.ClientError(f"got folder {self.link}, expected one with a name")
+        ours = self.link.is_symlink() and self.link.readlink().parent == Path(self.store.name)
+        if not ours and (self.link.exists() or self.link.is_symlink()):
             raise errors.ClientError(
                 f"{self.link} exists and is no link of `salun pull`; choose another folder, or "
                 "move it away"

@@ -10,6 +10,7 @@ answers with 410 (revoked), are deleted at once.
 
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,7 @@ OnBytes = Callable[[int, int], None]
 """Hears (bytes that are here, bytes in all)."""
 
 _HOLD_SECONDS = 30
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +54,9 @@ def pull(
 
     ``pointer`` is one that was just read (else it is read here). Raises IntegrityError when bytes
     do not have the promised digest, RollbackError for a pointer to a version that must no longer
-    be served, ApiError, UnreachableError, and ClientError when the disk refuses; in each case
-    ``folder`` goes on showing what it showed.
+    be served, ApiError, UnreachableError, and ClientError when the disk refuses. ``folder`` goes
+    on showing what it showed, unless the new version was shown already and only an old one could
+    not be deleted: the next pull deletes it.
     """
     try:
         return _pull(api, model, alias, folder, pointer, on_bytes)
@@ -152,7 +155,7 @@ def _manifest(
             f"expected that of {model} version {version}"
         )
     wanted = [
-        download.Wanted(_plain(str(file["path"])), str(file["digest"]), int(file["size"]))
+        download.Wanted(_plain(str(file["path"])), _hex(str(file["digest"])), int(file["size"]))
         for file in manifest["files"]
     ]
     return content, wanted
@@ -164,6 +167,13 @@ def _plain(path: str) -> str:
     if odd or any(part.startswith(".") for part in PurePosixPath(path).parts):
         raise errors.IntegrityError(f"manifest names {path!r}, expected a plain relative path")
     return path
+
+
+def _hex(digest: str) -> str:
+    """Refuse what is no digest: blobs are kept under it until they are in their place."""
+    if not _DIGEST.fullmatch(digest):
+        raise errors.IntegrityError(f"manifest names digest {digest[:80]!r}, expected a SHA-256")
+    return digest
 
 
 def _fetch(

@@ -65,9 +65,7 @@ def _local_address(configured: settings.Settings) -> str:
 
 def _local_key(configured: settings.Settings, address: str) -> str | None:
     """Return the local admin key, which no other machine may ever see."""
-    if urllib.parse.urlsplit(address).hostname not in _LOOPBACK:
-        return None
-    try:
-        return configured.key_file.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
+    with contextlib.suppress(OSError, ValueError):
+        if urllib.parse.urlsplit(address).hostname in _LOOPBACK:
+            return configured.key_file.read_text(encoding="utf-8").strip()
+    return None

@@ -6,6 +6,8 @@ from pathlib import Path
 import pydantic
 import pydantic_settings
 
+from client import errors
+
 
 class Settings(pydantic_settings.BaseSettings):
     """What the environment may set; each field's alias is the variable's name."""
@@ -35,8 +37,13 @@ class Settings(pydantic_settings.BaseSettings):
 
 
 def load() -> Settings:
-    """Read the environment now."""
-    return Settings()
+    """Read the environment now; raises ClientError that names the variable which is wrong."""
+    try:
+        return Settings()
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        detail = f"{first['loc'][0]}: got {first['input']!r}: {first['msg']}"
+        raise errors.ClientError(detail) from error
 
 
 def child_environment(**overrides: str) -> dict[str, str]:

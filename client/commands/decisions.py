@@ -59,14 +59,14 @@ def deny(
 def extend(
     request_id: RequestId,
     reason: Reason,
-    months: Annotated[int, typer.Option(min=1, max=2, help="How many months more")] = 1,
+    months: Annotated[int, typer.Option(min=1, max=2, help="How many months more")] = 2,
     url: session.Url = None,
     key: session.Key = None,
     as_json: session.AsJson = False,
 ) -> None:
     """Take up to two months more (GDPR Art. 12(3)): once, before the due date.
 
-    Example: salun extend 01a3… --months 2 --reason "many demands at once"
+    Example: salun extend 01a3… --months 1 --reason "many demands at once"
     """
     with session.opened(url, key, as_json=as_json) as api:
         body = {"reason": reason, "months": months}

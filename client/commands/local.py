@@ -59,7 +59,8 @@ def demo(
 
     Example: salun demo
     """
-    configured = settings.load()
+    with console.reported_errors(as_json=False):
+        configured = settings.load()
     chosen = configured.data_dir if data_dir is None else data_dir
     environment = settings.child_environment(
         SALUN_DATA_DIR=str(chosen), PORT=str(configured.port if port is None else port)

@@ -28,9 +28,10 @@ def pull_model(
     """Fetch a model, check every digest, and swap it in without a moment of half a model.
 
     DIR is a symbolic link into DIR.versions/; it is swapped in one step when the new version is
-    whole and checked. Versions that must be forgotten are deleted here too. If anything is wrong,
-    DIR stays as it is and the exit status is 1. With --deployment the service knows who serves the
-    model: from then on forget requests are complete only once that name has pulled, too.
+    whole and checked; until then DIR stays as it is. Versions that must be forgotten are deleted
+    here too. With --deployment the service is told then who serves the model: from then on forget
+    requests are complete only once that name has pulled, too. If anything is wrong, also with the
+    telling, the exit status is 1.
 
     Examples:
 
@@ -107,9 +108,13 @@ def _pull_once(
 ) -> None:
     with progress.download_bar(f"pulling {model}", quiet=as_json) as on_bytes:
         pulled = pull.pull(api, model, alias, to, pointer=pointer, on_bytes=on_bytes)
+    _show(pulled, as_json=as_json)
     if deployment is not None:
         now = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
         pull.report(api, deployment, pulled, now)
+
+
+def _show(pulled: pull.Pulled, *, as_json: bool) -> None:
     if as_json:
         console.print_json({**dataclasses.asdict(pulled), "folder": str(pulled.folder)})
         return

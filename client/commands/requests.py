@@ -102,6 +102,8 @@ def forget(
         console.print_json(state)
         return
     render.forget_request(state)
+    if unknown := state["targets_summary"]["unknown"]:
+        console.err.print(f"{unknown} of the names are of no training sample: check them")
     console.err.print(f"follow it with: salun watch {state['id']}")
 
 
@@ -202,8 +204,13 @@ def _targets(
 ) -> list[dict[str, Any]]:
     ids = list(samples)
     if samples_file is not None:
-        lines = samples_file.read_text(encoding="utf-8").split("\n")
-        ids += [line.strip() for line in lines if line.strip()]
+        try:
+            text = samples_file.read_text(encoding="utf-8-sig")  # some editors put a mark first
+        except (OSError, UnicodeDecodeError) as error:
+            raise errors.ClientError(
+                f"--samples-file: cannot read {samples_file} ({error})"
+            ) from error
+        ids += [line.strip() for line in text.split("\n") if line.strip()]
     targets: list[dict[str, Any]] = [{"kind": "sample", "ids": ids}] if ids else []
     targets += [{"kind": "class", "label": label} for label in labels]
     targets += [{"kind": "subject", "subject_id": subject} for subject in subjects]
@@ -271,4 +278,6 @@ def _list(found: http.Json) -> None:
         ),
     )
     if found.get("next_cursor"):
-        console.err.print("there are more: raise --limit")
+        console.err.print(
+            "there are more: raise --limit (500 at most), or name a --status or --model"
+        )

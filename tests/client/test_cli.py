@@ -251,10 +251,18 @@ def test_a_net_trained_without_the_erasures_of_no_version_is_refused(
 def test_a_dry_run_changes_nothing(salun: Call, served: str, tmp_path: Path) -> None:
     before = last_object(salun("status", "--json"))["items"]
     ids = tmp_path / "ids.txt"
-    ids.write_text("img_010\n\n img_011 \n", encoding="utf-8")
+    ids.write_text("\ufeffimg_010\n\n img_011 \n", encoding="utf-8")
     dry = last_object(salun("forget", served, "--samples-file", ids, "--dry-run", "--json"))
     assert dry["targets_summary"]["matched"] == 2
     assert last_object(salun("status", "--json"))["items"] == before
+
+
+def test_a_file_of_ids_that_is_no_text_is_told(salun: Call, served: str, tmp_path: Path) -> None:
+    ids = tmp_path / "ids.txt"
+    ids.write_bytes(b"img_010\n\xff\xfe\n")
+    done = salun("forget", served, "--samples-file", ids)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error --samples-file: cannot read")
 
 
 def test_a_repeated_call_is_one_request(salun: Call, finished: dict[str, Any]) -> None:
@@ -468,6 +476,21 @@ def test_no_key_is_told_in_one_line(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("error no API key for https://salun.example: give --key")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"PORT": "abc"}, "error PORT: got 'abc'"),
+        ({"SALUN_URL": "http://[::1", "SALUN_API_KEY": "k"}, "error got address 'http://[::1'"),
+    ],
+)
+def test_a_wrong_setting_is_told_in_one_line(environment: dict[str, str], said: str) -> None:
+    for command in ["status"], ["demo"] if "PORT" in environment else ["keys", "list"]:
+        done = run(command, **environment)
+        assert done.returncode == 1
+        assert done.stderr.startswith(said)
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_local_admin_key_never_leaves_this_machine(

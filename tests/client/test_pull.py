@@ -210,6 +210,13 @@ def test_a_path_that_leaves_the_folder_is_refused(
     assert served.blobs_asked() == []
 
 
+def test_what_is_no_digest_is_refused(served: Any, api: http.Api, target: Path) -> None:
+    served.extra_files = [{"path": "a.json", "digest": str(target.parent / "other"), "size": 1}]
+    with pytest.raises(errors.IntegrityError, match="expected a SHA-256"):
+        pull_it(api, target)
+    assert list(target.parent.iterdir()) == [place.Place(target).store]
+
+
 def test_it_never_goes_back_below_the_oldest_version_ever_allowed(
     served: Any, api: http.Api, target: Path
 ) -> None:
@@ -326,6 +333,15 @@ def test_something_that_is_not_ours_is_left_alone(api: http.Api, target: Path) -
     with pytest.raises(errors.ClientError, match="no link of `salun pull`"):
         pull_it(api, target)
     assert (target / "precious").exists()
+    elsewhere = target.parent / "elsewhere"
+    for found in (target, target.parent / "nowhere"):  # a link that stands, and one that dangles
+        elsewhere.symlink_to(found)
+        with pytest.raises(errors.ClientError, match="no link of `salun pull`"):
+            pull_it(api, elsewhere)
+        assert elsewhere.readlink() == found
+        elsewhere.unlink()
+    with pytest.raises(errors.ClientError, match="expected one with a name"):
+        pull_it(api, Path("/"))
 
 
 def test_a_folder_holds_one_model(served: Any, api: http.Api, target: Path) -> None:
