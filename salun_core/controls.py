@@ -54,6 +54,7 @@ def run(
     spec: specs.UnlearningSpec,
     *,
     excluded_labels: tuple[int, ...] = (),
+    withheld_labels: tuple[int, ...] = (),
     densities: Sequence[float] = (),
     seeds: Sequence[int] = (),
     report: progress.Progress = progress.silent,
@@ -70,6 +71,7 @@ def run(
         kind: of the request.
         spec: the recipe, with a saliency mask.
         excluded_labels: classes erased earlier.
+        withheld_labels: classes of which nothing is kept and nothing asked.
         densities: further shares of the weights, each in (0, 1].
         seeds: of the runs, for error bars; the recipe's own if none is given.
         report: called at every step of unlearning and measuring.
@@ -83,12 +85,12 @@ def run(
     if spec.mask != "saliency":
         raise errors.InvalidDataError(f"got mask {spec.mask!r}, expected a recipe with 'saliency'")
     preprocess = preprocessing.Preprocessing(config.pretrained_cfg)
-    subject = verification.Subject(kind, None, (), spec, excluded_labels)
+    subject = verification.Subject(kind, None, (), spec, excluded_labels, withheld_labels)
     count = (2 + len(densities)) * len(seeds or (spec.seed,))
     masking, *telling = trials.parts(report, [200, *[800, 200] * count])
     data = contract.UnlearningData(
         splits.forget_set, splits.retain_set, splits.holdout_set, splits.previous_set,
-        excluded_labels, splits.cross_fitted, splits.base_knows_previous,
+        (*excluded_labels, *withheld_labels), splits.cross_fitted, splits.base_knows_previous,
     )  # fmt: skip
     magnitudes = saliency.gradient_magnitudes(
         original, contract.known_set(data), preprocess, masking, batch_size=spec.batch_size

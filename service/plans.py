@@ -139,8 +139,9 @@ def of_version(session: orm.Session, version: tables.Version) -> Plan:
 def without_erased(session: orm.Session, version: tables.Version, plan: Plan) -> Plan:
     """The plan of a version with everything withheld that its model must forget since.
 
-    Whatever the version itself erased stays in its sets: nothing but what is withheld differs, and
-    of classes that lose everything by it nothing is asked.
+    Whatever the version itself erased stays in its sets, but for what it took of a class that has
+    lost everything since: nets that are retrained for comparison do not know that class, so nothing
+    is asked of it. Raises :class:`errors.Conflict` (``nothing-to-audit``) where that was all.
     """
     model = session.get_one(tables.Model, version.model_id)
     own = {*plan.forget_ids, *plan.previous_ids}
@@ -149,7 +150,16 @@ def without_erased(session: orm.Session, version: tables.Version, plan: Plan) ->
     gone = ledger.classes_without(session, model, [*own, *withheld])
     gone -= ledger.classes_without(session, model, list(own))  # the version's own doing
     labels = sorted({*plan.withheld_labels, *gone})
-    return replace(plan, withheld_ids=withheld, withheld_labels=labels)
+    label_of = ledger.labels_of(session, model, plan.forget_ids) if gone else {}
+    forget = [one for one in plan.forget_ids if label_of.get(one) not in gone]
+    if plan.forget_ids and not forget:
+        detail = (
+            f"all that version {version.number} forgot is of classes that the model has forgotten "
+            "as a whole since; audit the version that did so"
+        )
+        raise errors.Conflict("nothing-to-audit", detail)
+    withheld = sorted({*withheld, *plan.forget_ids} - {*forget})
+    return replace(plan, forget_ids=forget, withheld_ids=withheld, withheld_labels=labels)
 
 
 def rename(session: orm.Session, dataset_id: uuid.UUID, marks: Mapping[str, str]) -> None:

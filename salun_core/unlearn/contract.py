@@ -18,7 +18,8 @@ class UnlearningData:
         retain_set: what the net keeps; holds nothing that was ever erased.
         holdout_set: never trained on; needed by matched targets, may be empty otherwise.
         previous_set: erased by earlier jobs, kept erased in this one; ``None`` or empty if none.
-        excluded_labels: classes that earlier jobs erased as a whole.
+        excluded_labels: classes of which nothing is kept, but the forget set's own: earlier jobs
+            erased them as a whole, or later ones are to.
         base_knows_previous: the net that is unlearned was trained on ``previous_set`` and has not
             forgotten it yet; then the mask is of both.
         cross_fitted: erased samples are matched to holdout samples of their own fold only, see

@@ -381,6 +381,32 @@ def test_an_audit_asks_nothing_of_a_class_that_went_after_the_version(
     assert audited.forget_ids == made_by.forget_ids
 
 
+@pytest.mark.parametrize("first", [["s0", "s3"], ["s3"]])
+def test_an_audit_asks_nothing_of_what_a_version_took_of_a_class_that_went_since(
+    caller: api_keys.Caller, first: list[str]
+) -> None:
+    """Nets retrained without the class know none of it, whatever the version remembers."""
+    model = three_classes()
+    every = [f"s{n}" for n in range(duties.SAMPLES)]
+    for named in (first, every[7::4]):
+        bare_models.submit(caller, model, bare_models.samples(*named))
+        bare_models.flush(model)
+        claimed = claim()
+        planning.pinned(claimed)
+        bare_models.publish(claimed)
+    with database.transaction() as session:
+        version = versions.by_number(session, models.by_name(session, model), 2)
+        made_by = plans.of_version(session, version)
+        assert (made_by.kind, list(made_by.forget_ids)) == ("samples", first)
+        if first == ["s3"]:
+            with pytest.raises(errors.Conflict, match="forgotten as a whole since"):
+                plans.without_erased(session, version, made_by)
+            return
+        audited = plans.without_erased(session, version, made_by)
+    assert (list(audited.forget_ids), audited.withheld_labels) == (["s0"], [2])
+    assert list(audited.withheld_ids) == sorted(every[3::4])
+
+
 def test_an_overtaken_run_plans_nothing(caller: api_keys.Caller) -> None:
     model = three_classes()
     every = [f"s{n}" for n in range(duties.SAMPLES)]

@@ -127,8 +127,14 @@ class PreparedClassifier:
             unlearned=unlearned,
             data=self._data(),
             splits=self._splits(),
-            kind=self.plan.kind,
-            spec=spec,
+            subject=verification.Subject(
+                kind=self.plan.kind,
+                mask=None,
+                changed_buffers=(),
+                spec=spec,
+                excluded_labels=tuple(self.plan.excluded_labels),
+                withheld_labels=tuple(self.plan.withheld_labels),
+            ),
             training=training,
         )
 

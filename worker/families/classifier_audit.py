@@ -29,7 +29,7 @@ class ClassifierAuditor:
 
     Attributes:
         unlearned: the version's weights.
-        spec: the recipe that made them.
+        subject: the recipe that made them, and what is asked of no net; its mask is not at hand.
         training: how nets are trained from scratch; its seed is the shadow nets'.
     """
 
@@ -38,8 +38,7 @@ class ClassifierAuditor:
     unlearned: Path
     data: contract.UnlearningData
     splits: verification.Splits
-    kind: specs.ForgetKind
-    spec: specs.UnlearningSpec
+    subject: verification.Subject
     training: specs.UnlearningSpec
 
     def retrain(
@@ -60,7 +59,7 @@ class ClassifierAuditor:
     def measure(self, net: Path, report: progress.Progress) -> Mapping[str, specs.Measurement]:
         """Measure a net by itself, as the nets of the controls are."""
         return verification.measure(
-            self._load(net), self.original, self.config, self.splits, self._subject(), report
+            self._load(net), self.original, self.config, self.splits, self.subject, report
         )
 
     def compare(
@@ -72,7 +71,7 @@ class ClassifierAuditor:
             self._load(own or self.unlearned),
             self.config,
             self.splits,
-            self._subject(),
+            self.subject,
             report,
             retrained=self._load(retrained),
         )
@@ -87,9 +86,10 @@ class ClassifierAuditor:
             self.original,
             self.config,
             self.splits,
-            self.kind,
-            self.spec,
-            excluded_labels=self.data.excluded_labels,
+            self.subject.kind,
+            self.subject.spec,
+            excluded_labels=self.subject.excluded_labels,
+            withheld_labels=self.subject.withheld_labels,
             densities=densities,
             seeds=(seed,),
             report=report,
@@ -103,16 +103,11 @@ class ClassifierAuditor:
             self._load(self.unlearned),
             self.config,
             self.data,
-            self.spec,
+            self.subject.spec,
             self.training,
             pairs,
             store=store,
             report=report,
-        )
-
-    def _subject(self) -> verification.Subject:
-        return verification.Subject(
-            self.kind, None, (), self.spec, tuple(self.data.excluded_labels)
         )
 
     def _load(self, path: Path) -> torch.nn.Module:
