@@ -54,7 +54,10 @@ ReaderOfRequests = Annotated[
 Approver = Annotated[api_keys.Caller, fastapi.Depends(_with("requests:approve"))]
 Writer = Annotated[api_keys.Caller, fastapi.Depends(_with("models:write"))]
 Puller = Annotated[api_keys.Caller, fastapi.Depends(_with("models:pull"))]
-# Blobs are read by who pulls and by who uploads.
-ReaderOfBlobs = Annotated[api_keys.Caller, fastapi.Depends(_with("models:write", "models:pull"))]
+# What is registered is read by who pulls and by who registers it.
+ReaderOfModels = Annotated[api_keys.Caller, fastapi.Depends(_with("models:write", "models:pull"))]
+ReaderOfDeployments = Annotated[
+    api_keys.Caller, fastapi.Depends(_with("models:write", "requests:read"))
+]
 Auditor = Annotated[api_keys.Caller, fastapi.Depends(_with("audit:read"))]
 Admin = Annotated[api_keys.Caller, fastapi.Depends(_with("admin"))]

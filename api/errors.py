@@ -15,6 +15,7 @@ from service import errors
 
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger("salun.api")
+_UNREADABLE = "There was an error parsing the body"  # FastAPI's own words
 _E = TypeVar("_E", bound=Exception)
 
 _STATUS_OF_CODE = {
@@ -115,9 +116,9 @@ def _invalid_body(request: fastapi.Request, error: Exception) -> ProblemResponse
         return problem(415, "unsupported-media-type", f"got {got}, expected {bodies.JSON}")
     problems = [
         {
-            "pointer": _pointer(item["loc"]),
+            "pointer": "" if item["type"] == "json_invalid" else _pointer(item["loc"]),
             "code": str(item["type"]).replace("_", "-"),
-            "detail": str(item["msg"]),
+            "detail": _told(item),
         }
         for item in invalid.errors()
     ]
@@ -126,6 +127,12 @@ def _invalid_body(request: fastapi.Request, error: Exception) -> ProblemResponse
     first = problems[0]
     detail = f"{first['pointer'] or 'the body'}: {first['detail']}"
     return problem(422, code, detail, problems[:20])
+
+
+def _told(item: Mapping[str, Any]) -> str:
+    if item["type"] == "json_invalid":  # no part of a body, but a place in its text
+        return f"expected JSON, got {item['ctx']['error']} at character {item['loc'][-1]}"
+    return str(item["msg"])
 
 
 def _pointer(location: Sequence[int | str]) -> str:
@@ -139,6 +146,8 @@ def _pointer(location: Sequence[int | str]) -> str:
 
 def _http(request: fastapi.Request, error: Exception) -> ProblemResponse:
     raised = _as(error, starlette_exceptions.HTTPException)
+    if raised.status_code == 400 and raised.detail == _UNREADABLE:
+        return problem(422, "invalid-request", "the body: expected JSON in UTF-8")
     phrase = HTTPStatus(raised.status_code).phrase
     code = "body-too-large" if raised.status_code == 413 else phrase.lower().replace(" ", "-")
     detail = str(raised.detail)
@@ -149,13 +158,14 @@ def _http(request: fastapi.Request, error: Exception) -> ProblemResponse:
 
 def _database_down(_: fastapi.Request, error: Exception) -> ProblemResponse:
     _log.error("the database did not answer: %s", type(error).__name__)
-    detail = "the database does not answer; nothing was changed, try again"
+    detail = "the database does not answer; what was asked may not have been done, try again"
     return problem(503, "database-unavailable", detail, headers={"Retry-After": "2"})
 
 
 def _unexpected(_: fastapi.Request, error: Exception) -> ProblemResponse:
     _log.error("unexpected %s", type(error).__name__, exc_info=error)
-    return problem(500, "internal-error", "an unexpected error; it was logged, nothing was changed")
+    detail = "an unexpected error, which was logged; look whether it was done before you try again"
+    return problem(500, "internal-error", detail)
 
 
 def _as(error: Exception, kind: type[_E]) -> _E:

@@ -1,6 +1,7 @@
 """Server-Sent Events: stored events in order, and progress as it changes."""
 
 import asyncio
+import datetime
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from api import changes
 from service import database, errors, tables
 
 RECHECK_SECONDS = 5.0
+# Of two transactions the one that drew its number first may commit last.
+OVERLAP = datetime.timedelta(minutes=1)
 
 
 def _position(
@@ -46,16 +49,26 @@ class Followed:
 async def follow(
     request: fastapi.Request, look: Callable[[], Followed], last_event_id: int
 ) -> AsyncIterator[sse.ServerSentEvent]:
-    """Every stored event behind ``last_event_id``, then new ones until the subject has ended."""
+    """Every stored event behind ``last_event_id``, then new ones until the subject has ended.
+
+    One that is committed after a later one comes after it; who resumes behind it may get the later
+    one twice.
+    """
     watched: changes.Changes = request.app.state.changes
-    position, told = last_event_id, None
+    floor, told = last_event_id, None
+    sent: dict[int, datetime.datetime] = {}
     while True:
         followed = await concurrency.run_in_threadpool(look)
         with watched.watching(map(str, followed.subjects)) as signal:
             followed = await concurrency.run_in_threadpool(look)
-            for row in await concurrency.run_in_threadpool(_after, followed.subjects, position):
-                position = row.id
+            for row in await concurrency.run_in_threadpool(_after, followed.subjects, floor):
+                if row.id in sent:
+                    continue
+                sent[row.id] = row.created_at
                 yield sse.ServerSentEvent(event=row.type, id=str(row.id), data=_data(row))
+            settled = datetime.datetime.now(datetime.UTC) - OVERLAP
+            floor = max([floor, *(number for number, at in sent.items() if at < settled)])
+            sent = {number: at for number, at in sent.items() if number > floor}
             if followed.progress is not None and followed.progress != told:
                 told = followed.progress
                 yield sse.ServerSentEvent(event="progress", data=told)
@@ -67,11 +80,11 @@ async def follow(
                 continue
 
 
-def _after(subjects: Sequence[uuid.UUID], position: int) -> Sequence[tables.Event]:
+def _after(subjects: Sequence[uuid.UUID], floor: int) -> Sequence[tables.Event]:
     with database.transaction() as session:
         return session.scalars(
             sa.select(tables.Event)
-            .where(tables.Event.subject_id.in_(subjects), tables.Event.id > position)
+            .where(tables.Event.subject_id.in_(subjects), tables.Event.id > floor)
             .order_by(tables.Event.id)
         ).all()
 

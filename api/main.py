@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import fastapi
 
-from api import changes, document, errors, limits, relay
+from api import changes, document, errors, head, limits, relay
 from api.routes import (
     api_keys,
     audit_events,
@@ -52,6 +52,7 @@ def create() -> fastapi.FastAPI:
         lifespan=_lifespan,
     )
     app.add_middleware(limits.BodyLimit, limit_bytes=settings.load().max_body_bytes)
+    app.add_middleware(head.Head)
     errors.install(app)
     hub.install(app)
     for routes in (

@@ -88,11 +88,14 @@ def generous(window_seconds: float) -> dict[str, Any]:
 def model(name: str, of: str, policy: Mapping[str, Any]) -> None:
     """A model over that dataset with a published first version."""
     with database.transaction() as session:
-        dataset_id = session.scalars(
-            sa.select(tables.Dataset.id).where(tables.Dataset.name == of)
-        ).one()
+        over = session.scalars(sa.select(tables.Dataset).where(tables.Dataset.name == of)).one()
         row = tables.Model(
-            name=name, family="classifier", dataset_id=dataset_id, policy=dict(policy), head=1
+            name=name,
+            family="classifier",
+            dataset_id=over.id,
+            training_size=over.splits[tables.TRAIN],
+            policy=dict(policy),
+            head=1,
         )
         session.add(row)
         session.flush()

@@ -1,32 +1,18 @@
 """From encoded bytes to what the net sees, as its ``pretrained_cfg`` says (test transform)."""
 
 import dataclasses
-import io
 import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import PIL.Image
+import PIL
 import timm
 import torch
 import torchvision
 from timm.data import transforms_factory
 
-from salun_core import errors, images, specs
-
-_FORMATS = ("PNG", "JPEG", "WEBP")
-_MAX_PIXELS = 80_000_000  # a small file can unpack to gigabytes; Pillow warns just above
-_UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    PIL.Image.DecompressionBombError,
-    PIL.Image.DecompressionBombWarning,  # where warnings are errors
-)
-# 16-bit and float pictures have no agreed scale, so they are refused instead of clipped.
-_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La"})
+from salun_core import encoded, errors, images, specs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,14 +61,10 @@ class Preprocessing:
             InvalidDataError: naming the sample, when the bytes are no such picture.
         """
         try:
-            with PIL.Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-                self._check_picture(picture, sample_id)
-                converted = picture.convert("L" if self.config.input_size[0] == 1 else "RGB")
-        except _UNREADABLE as e:
-            raise errors.InvalidDataError(
-                f"sample {sample_id!r}: got {len(content)} bytes that do not decode, "
-                f"expected a whole PNG, JPEG or WebP picture ({e})"
-            ) from e
+            picture = encoded.picture(content)
+        except errors.InvalidDataError as error:
+            raise errors.InvalidDataError(f"sample {sample_id!r}: {error}") from error
+        converted = picture.convert("L" if self.config.input_size[0] == 1 else "RGB")
         array = np.asarray(self._transform(converted), dtype=np.uint8)
         return torch.from_numpy(array.copy()).reshape(self.config.input_size)  # (C, H, W)
 
@@ -108,15 +90,3 @@ class Preprocessing:
         """uint8 (B, C, H, W) on any device to normalised float32 of the same shape."""
         scale, shift = self._scale.to(batch.device), self._shift.to(batch.device)
         return torch.addcmul(shift, batch.float(), scale)
-
-    def _check_picture(self, picture: PIL.Image.Image, sample_id: str) -> None:
-        if picture.width * picture.height > _MAX_PIXELS:
-            raise errors.InvalidDataError(
-                f"sample {sample_id!r}: got {picture.width}x{picture.height} pixels, "
-                f"expected at most {_MAX_PIXELS}"
-            )
-        if picture.mode not in _MODES:
-            raise errors.InvalidDataError(
-                f"sample {sample_id!r}: got a picture of mode {picture.mode}, expected 8 bits a "
-                "channel"
-            )

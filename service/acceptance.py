@@ -120,21 +120,6 @@ class AcceptancePolicy(specs.Spec):
     generated_samples: Gates = _GENERATED_SAMPLES
     generated_previous: Gates = _GENERATED_PREVIOUS
 
-    def tightened(self, tolerances: Mapping[str, float]) -> "AcceptancePolicy":
-        """The same gates with other tolerances, by metric name, wherever the metric has a gate.
-
-        Raises:
-            ValueError: a name has no gate.
-        """
-        gated = {name for group in _GROUPS for name in getattr(self, group)}
-        unknown = sorted(tolerances.keys() - gated)
-        if unknown:
-            raise ValueError(f"got tolerances for {', '.join(unknown)}, expected gated metrics")
-        changed = {group: _with_tolerances(getattr(self, group), tolerances) for group in _GROUPS}
-        return AcceptancePolicy(z=self.z, **changed)
-
-
-_GROUPS = tuple(name for name in AcceptancePolicy.model_fields if name != "z")
 
 STRICT = AcceptancePolicy(
     samples={**_SAMPLES, **_RESURFACING},
@@ -143,6 +128,14 @@ STRICT = AcceptancePolicy(
 )
 """The default gates, and nothing may come back when the net is trained on what it keeps, or when
 somebody searches for words that bring it back."""
+
+
+def _by_name(given: object) -> object:
+    return STRICT if given == "strict" else given
+
+
+Acceptance = Annotated[AcceptancePolicy, pydantic.BeforeValidator(_by_name)]
+"""A policy, or ``strict`` for :data:`STRICT`."""
 
 
 class Judged(specs.Spec):
@@ -280,12 +273,3 @@ _REASONS = {
     "version draws of it, so it cannot say that it is gone: upload a judge that does "
     "(judge/config.json and judge/model.safetensors)"
 }
-
-
-def _with_tolerances(gates: Gates, tolerances: Mapping[str, float]) -> dict[str, Gate]:
-    return {
-        name: gate.model_copy(update={"tolerance": tolerances[name]})
-        if name in tolerances
-        else gate
-        for name, gate in gates.items()
-    }

@@ -51,6 +51,16 @@ def check_listing(files: Sequence[FileRef]) -> None:
         for index, path in enumerate(paths)
         if path in paths[:index]
     ]
+    folders = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
+    problems += [
+        errors.Problem(
+            f"/files/{index}/path",
+            "unsafe-path",
+            f"got {path!r} as a file and as a folder of others, expected one of them",
+        )
+        for index, path in enumerate(paths)
+        if path in folders
+    ]
     if problems:
         raise errors.Invalid("unsafe-artifact", problems[0].detail, problems)
 

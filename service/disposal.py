@@ -169,8 +169,10 @@ def _left_aliases(session: orm.Session, model: tables.Model) -> list[tuple[str, 
         return []
     left = []
     for name, number in pointed_at.items():
+        if name == models.PRODUCTION:
+            continue
         since = aliases.missing_since(session, model, versions.by_number(session, model, number))
-        if name != models.PRODUCTION and since is not None and since < over:
+        if since is not None and since < over:
             left.append((name, served))
     return left
 

@@ -30,7 +30,7 @@ def begin(
     ).one()
     if earlier.body_digest != body_digest:
         detail = (
-            f"Idempotency-Key {key!r} came before with another body; "
+            "this Idempotency-Key came before with another body; "
             "expected the same body again, or a new key for a new request"
         )
         raise errors.Invalid("idempotency-key-reused", detail)

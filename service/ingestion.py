@@ -5,27 +5,25 @@ duplicate ids can be named; one transaction makes them visible.
 """
 
 import hashlib
-import io
 import itertools
 import json
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import PIL
 import psycopg
 import pyarrow.parquet as pq
 import sqlalchemy as sa
-from PIL import Image
 from sqlalchemy import orm
 
-from salun_core import specs
+from salun_core import encoded, specs
+from salun_core import errors as core_errors
 from service import datasets, errors, storage, tables, tombstones
 
 ROWS_AT_A_TIME = 512
 MAX_ERRORS = 20
-_FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_CLASSES = 1_000_000
 _NAMED = "1 to 256 characters, none of them a control character"
 _COLUMNS = ("sample_id", "image", "split", "label", "text", "subject_id")
 
@@ -70,7 +68,7 @@ def ingest(session: orm.Session, dataset: tables.Dataset, progress: Progress) ->
             if tally.rows % ROWS_AT_A_TIME == 0:
                 progress(tally.rows, total)
     tally.problems += _duplicates(session)
-    tally.problems += _returning(session)
+    tally.problems += _returning(session, files)
     if tally.rows == 0:
         tally.problems.append(errors.Problem("/files", "no-rows", "got no rows, expected some"))
     if tally.problems:
@@ -109,12 +107,14 @@ def fail(session: orm.Session, dataset_id: uuid.UUID, problems: Sequence[errors.
 
 def _rows(files: Sequence[pq.ParquetFile], tally: _Tally) -> Iterator[tuple[Any, ...]]:
     for file_index, file in enumerate(files):
+        first = tally.rows
         columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
         for row_group in range(file.num_row_groups):
             row_index = 0
             for batch in file.iter_batches(ROWS_AT_A_TIME, row_groups=[row_group], columns=columns):
                 for row in batch.to_pylist():
-                    checked = _checked(row, f"/files/{file_index}/rows/{tally.rows}", tally)
+                    pointer = f"/files/{file_index}/rows/{tally.rows - first}"
+                    checked = _checked(row, pointer, tally)
                     tally.rows += 1
                     if checked is not None:
                         yield (*checked, file_index, row_group, row_index)
@@ -131,7 +131,10 @@ def _checked(row: dict[str, Any], pointer: str, tally: _Tally) -> tuple[Any, ...
     text = row.get("text")
     name = f"sample {str(sample_id)[:64]!r}"
     if not isinstance(sample_id, str | int) or not _can_be_named(sample_id):
-        problem = ("sample-id", f"got sample_id {sample_id!r}, expected {_NAMED}, or an integer")
+        problem = (
+            "sample-id",
+            f"got sample_id {str(sample_id)[:64]!r}, expected {_NAMED}, or an integer",
+        )
     elif (unnamed := _cannot_be_named(row)) is not None:
         problem = (unnamed, f"{name}: got a {unnamed} that is no text of {_NAMED}")
     elif split not in datasets.SPLITS:
@@ -180,18 +183,9 @@ def _image_problem(content: object) -> str | None:
     if not isinstance(content, bytes) or not content:
         return f"got an image of type {type(content).__name__}, expected encoded bytes"
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            image.load()
-    except (
-        PIL.UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        SyntaxError,
-        ValueError,
-    ):
-        return (
-            f"got {len(content)} bytes that do not decode, expected a whole PNG, JPEG or WebP image"
-        )
+        encoded.picture(content)
+    except core_errors.InvalidDataError as error:
+        return str(error)
     return None
 
 
@@ -207,47 +201,55 @@ def _duplicates(session: orm.Session) -> list[errors.Problem]:
         errors.Problem(
             "/files",
             "duplicate-id",
-            f"sample_id {sample_id!r} stands in {count} rows, expected one",
+            f"sample_id {sample_id[:64]!r} stands in {count} rows, expected one",
         )
         for sample_id, count in rows
     ]
 
 
-def _returning(session: orm.Session) -> list[errors.Problem]:
-    """Content that was erased and deleted does not come back, under whatever id."""
+def _returning(session: orm.Session, files: Sequence[pq.ParquetFile]) -> list[errors.Problem]:
+    """Content that was erased and deleted does not come back, under whatever id.
+
+    It is told by its place: nobody writes down again who wanted it gone.
+    """
     if not tombstones.exist(session):
         return []
+    starts = [_starts(file) for file in files]
     stones = set(session.scalars(sa.select(tables.Tombstone.content_mark)))
     rows = session.execute(
-        sa.text("SELECT sample_id, content_hash FROM incoming_sample ORDER BY sample_id"),
+        sa.text(
+            "SELECT file_index, row_group, row_index, content_hash FROM incoming_sample "
+            "ORDER BY file_index, row_group, row_index"
+        ),
         execution_options={"yield_per": 10_000},
     )
-    names = (row.sample_id for row in rows if tombstones.of_content(row.content_hash) in stones)
+    places = (
+        f"/files/{row.file_index}/rows/{starts[row.file_index][row.row_group] + row.row_index}"
+        for row in rows
+        if tombstones.of_content(row.content_hash) in stones
+    )
     return [
         errors.Problem(
-            "/files",
+            place,
             "erased-content",
-            f"sample {sample_id[:64]!r} has the content of a sample that was erased on request; "
-            "expected it to be left out",
+            "this row has the content of a sample that was erased on request; expected it to be "
+            "left out",
         )
-        for sample_id in itertools.islice(names, MAX_ERRORS)
+        for place in itertools.islice(places, MAX_ERRORS)
     ]
+
+
+def _starts(file: pq.ParquetFile) -> list[int]:
+    """The number of the first row of each row group."""
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    return list(itertools.accumulate(sizes, initial=0))
 
 
 def _label_names(files: Sequence[pq.ParquetFile], digests: Sequence[str]) -> list[str]:
     """Names of the labels: from the Hugging Face metadata, else from the values themselves."""
     for file in files:
-        metadata = (file.schema_arrow.metadata or {}).get(b"huggingface")
-        if metadata is not None:
-            names = (
-                json.loads(metadata)
-                .get("info", {})
-                .get("features", {})
-                .get("label", {})
-                .get("names")
-            )
-            if names:
-                return [str(name) for name in names]
+        if names := _named_in(file.schema_arrow.metadata or {}):
+            return names
     values: set[Any] = set()
     for digest in digests:
         path = storage.path_of(digest)
@@ -256,8 +258,26 @@ def _label_names(files: Sequence[pq.ParquetFile], digests: Sequence[str]) -> lis
                 values.update(batch.column(0).unique().to_pylist())
     values.discard(None)
     if all(isinstance(value, int) for value in values) and values:
+        if max(values) >= MAX_CLASSES:
+            detail = (
+                f"got label {max(values)}, expected the number of a class, below {MAX_CLASSES}, or "
+                "names"
+            )
+            problem = errors.Problem("/files", "label", detail)
+            raise errors.Invalid("invalid-dataset", detail, [problem])
         return [str(index) for index in range(max(values) + 1)] if min(values) >= 0 else []
     return sorted(map(str, values))
+
+
+def _named_in(metadata: Mapping[bytes, bytes]) -> list[str]:
+    """The class names that ``datasets`` wrote; none where they are not in its form."""
+    try:
+        found: Any = json.loads(metadata.get(b"huggingface", b"{}"))
+        for key in ("info", "features", "label", "names"):
+            found = found.get(key) or {}
+    except (ValueError, AttributeError):
+        return []
+    return [str(name) for name in found] if isinstance(found, list) else []
 
 
 def _driver(session: orm.Session) -> psycopg.Connection[Any]:

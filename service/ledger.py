@@ -75,8 +75,11 @@ def resolve(
 
 
 def training_size(model: tables.Model) -> int:
-    """How many training samples the model's dataset has."""
-    return int(model.dataset.splits.get(tables.TRAIN, 0))
+    """How many training samples there were when the model was registered.
+
+    What was deleted since it has erased: that counts on both sides.
+    """
+    return model.training_size
 
 
 def _samples(
@@ -121,7 +124,7 @@ def _class(
         return {}, [errors.Problem(f"{pointer}/kind", "unsupported-target", detail)]
     if target.label not in dataset.label_names:
         known = ", ".join(dataset.label_names[:20]) or "none"
-        detail = f"got label {target.label!r}; dataset {dataset.name!r} has {known}"
+        detail = f"no class of dataset {dataset.name!r} has that name; it has {known}"
         return {}, [errors.Problem(f"{pointer}/label", "unknown-class", detail)]
     label = dataset.label_names.index(target.label)
     found = _trained(session, dataset.id, tables.Sample.label == label)
@@ -170,10 +173,7 @@ def _concept(
         detail = "got a blank concept or replacement, expected words"
         return {}, [errors.Problem(pointer, "blank-concept", detail)]
     if phrases.matcher(target.concept, target.prompts)(target.replacement):
-        detail = (
-            f"the replacement {target.replacement!r} names the concept {target.concept!r}; "
-            "expected what shall be drawn instead"
-        )
+        detail = "the replacement names the concept itself; expected what shall be drawn instead"
         return {}, [errors.Problem(f"{pointer}/replacement", "replacement-is-concept", detail)]
     name = phrases.normal(target.concept)
     found = concepts.samples(
@@ -189,11 +189,11 @@ def _erased_replacement(
 ) -> list[errors.Problem]:
     others = {**known.named, **known.before}
     del others[phrases.normal(target.concept)]
-    for name, other in others.items():
+    for other in others.values():
         if phrases.matcher(other.concept, other.prompts)(target.replacement):
             detail = (
-                f"the replacement {target.replacement!r} names {name!r}, which the model forgets "
-                "too; expected what it may go on drawing"
+                "the replacement names another concept, which the model forgets too; expected "
+                "what it may go on drawing"
             )
             return [errors.Problem(f"{pointer}/replacement", "replacement-is-erased", detail)]
     return []

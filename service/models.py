@@ -12,6 +12,9 @@ from service import acceptance as gates
 from service import datasets, errors, families, settings, tables, telling
 
 PRODUCTION = "production"
+_CENTURY = 36_525 * 86_400.0
+Seconds = Annotated[float, pydantic.Field(ge=0.0, le=_CENTURY)]
+"""A span of time that dates can be counted with."""
 
 
 class Budget(specs.Spec):
@@ -52,17 +55,17 @@ class ModelPolicy(specs.Spec):
     max_job_seconds: Annotated[float, pydantic.Field(gt=0.0)] = 6 * 3600.0
     max_job_steps: Annotated[int, pydantic.Field(ge=1)] | None = None
     budget: Budget = Budget()
-    batch_window_seconds: Annotated[float, pydantic.Field(ge=0.0)] | None = None
+    batch_window_seconds: Seconds | None = None
     max_batch_requests: Annotated[int, pydantic.Field(ge=1)] = 100_000
     max_batch_share: Annotated[float, pydantic.Field(gt=0.0, le=1.0)] = 0.25
-    deadline_margin_seconds: Annotated[float, pydantic.Field(ge=0.0)] = 10 * 86_400.0
+    deadline_margin_seconds: Seconds = 10 * 86_400.0
     max_batch_splits: Annotated[int, pydantic.Field(ge=0)] = 16
     composition: Literal["reanchor", "chain"] = "reanchor"
     max_chain: Annotated[int, pydantic.Field(ge=1)] = 3
     max_drift: Annotated[float, pydantic.Field(ge=0.0, le=1.0)] = 0.03
-    grace_seconds: Annotated[float, pydantic.Field(ge=0.0)] = 7 * 86_400.0
-    proof_window_seconds: Annotated[float, pydantic.Field(ge=0.0)] = 30 * 86_400.0
-    acceptance: gates.AcceptancePolicy = gates.AcceptancePolicy()
+    grace_seconds: Seconds = 7 * 86_400.0
+    proof_window_seconds: Seconds = 30 * 86_400.0
+    acceptance: gates.Acceptance = gates.AcceptancePolicy()
     sampling: generation_specs.Sampling = generation_specs.Sampling()
 
     def window_seconds(self) -> float:
@@ -107,6 +110,7 @@ def register(
         name=name,
         family=family,
         dataset_id=training_set.id,
+        training_size=training_set.splits.get(tables.TRAIN, 0),
         policy=policy.model_dump(mode="json"),
     )
     session.add(model)

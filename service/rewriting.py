@@ -23,6 +23,7 @@ _PLACES = sa.text(
     "WHERE s.dataset_id = :dataset AND s.sample_id = p.sample_id"
 )
 
+_ROWS_AT_A_TIME = 512
 _LISTS = {
     pa.types.is_list: pa.list_,
     pa.types.is_large_list: pa.large_list,
@@ -69,6 +70,8 @@ def drop_rows(
         session.execute(_PLACES, {"dataset": dataset.id, "file": file_index})
     dataset.files = files
     dataset.rows -= len(samples)
+    lost = collections.Counter(one.split for one in samples)
+    dataset.splits = {split: size - lost[split] for split, size in dataset.splits.items()}
     gone = collections.Counter(str(one.label) for one in samples if one.split == tables.TRAIN)
     dataset.class_sizes = {label: size - gone[label] for label, size in dataset.class_sizes.items()}
     session.flush()
@@ -89,7 +92,9 @@ def without(path: Path, doomed: dict[int, set[int]]) -> storage.Stored:
         target = Path(folder) / "rows.parquet"
         with pq.ParquetWriter(target, schema) as writer:
             for row_group in range(source.num_row_groups):
-                table = source.read_row_group(row_group)
+                # In batches: one array holds less than 2 GiB of pictures.
+                batches = source.iter_batches(_ROWS_AT_A_TIME, row_groups=[row_group])
+                table = pa.Table.from_batches(batches, source.schema_arrow)
                 gone = doomed.get(row_group, set())
                 if gone:
                     table = table.filter(

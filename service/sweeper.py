@@ -48,6 +48,8 @@ def _attempt(work: Callable[[], object]) -> None:
         work()
     except (*queue.UNREACHABLE, exc.SQLAlchemyError) as error:
         _log.warning("the rest waits for the next sweep: %s", type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - one fault must not stop the clock of all requests
+        _log.error("the rest waits for the next sweep", exc_info=error)
 
 
 if __name__ == "__main__":

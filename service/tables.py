@@ -195,6 +195,7 @@ class Model(Base):
     dataset: orm.Mapped[Dataset] = orm.relationship()
     policy: orm.Mapped[dict[str, Any]]
     head: orm.Mapped[int | None]  # the version that the next job starts from
+    training_size: orm.Mapped[int]  # training samples of the dataset when it was registered
     created_at: orm.Mapped[datetime.datetime] = _created()
 
 

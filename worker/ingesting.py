@@ -17,4 +17,6 @@ def run(lease: leases.Lease) -> None:
         with database.transaction() as session:
             job = jobs.hold(session, claimed)
             ingestion.fail(session, claimed.subject_id, invalid.problems)
-            jobs.finish(session, job, "failed", {"code": invalid.code, "detail": invalid.detail})
+            first = invalid.problems[0]  # without its text: jobs outlive the ids of who is erased
+            detail = f"{first.pointer}: {first.code}; all are told by the dataset's errors"
+            jobs.finish(session, job, "failed", {"code": invalid.code, "detail": detail})

@@ -1,5 +1,6 @@
 """Encoded images out of the stored Parquet files, by ledger row."""
 
+import collections
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from service import database, datasets, storage, tables
+
+_ROWS_AT_A_TIME = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +45,21 @@ def listing(dataset_name: str, having: Literal["label", "text"]) -> Listing:
 
 
 def contents(listed: Listing) -> Iterator[bytes]:
-    """The encoded image of every sample, in order; one row group in memory at a time."""
+    """The encoded image of every sample, in order; a few hundred in memory at a time."""
     for file_index, in_file in itertools.groupby(listed.samples, key=lambda one: one.file_index):
         file = pq.ParquetFile(storage.path_of(listed.files[file_index]))
         for row_group, in_group in itertools.groupby(in_file, key=lambda one: one.row_group):
-            column = file.read_row_group(row_group, columns=["image"]).column("image")
-            encoded = column.combine_chunks().field("bytes")
-            for sample in in_group:
-                yield encoded[sample.row_index].as_py()
+            wanted = collections.deque(in_group)
+            start = 0
+            for batch in file.iter_batches(
+                _ROWS_AT_A_TIME, row_groups=[row_group], columns=["image"]
+            ):
+                encoded = batch.column("image").field("bytes")
+                while wanted and wanted[0].row_index < start + batch.num_rows:
+                    yield encoded[wanted.popleft().row_index - start].as_py()
+                start += batch.num_rows
+                if not wanted:
+                    break
 
 
 def _located(

@@ -11,7 +11,7 @@ from service import audit_trail, database
 router = fastapi.APIRouter(prefix="/v1/audit-events", tags=["audit events"])
 MAX_PAGE = 1000
 
-Filter = Annotated[str | None, fastapi.Query(min_length=1, max_length=128)]
+Filter = Annotated[str | None, fastapi.Query(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
 
 
 @router.get("", response_model=schemas.AuditEventPage)

@@ -50,7 +50,7 @@ async def upload(request: fastapi.Request, _: auth.Writer, digest: base.Digest) 
 def download(
     request: fastapi.Request,
     session: sessions.Session,
-    caller: auth.ReaderOfBlobs,
+    caller: auth.ReaderOfModels,
     digest: base.Digest,
 ) -> responses.Response:
     """The content, whole or by ``Range``; 410 when only revoked versions hold it.

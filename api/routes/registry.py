@@ -50,14 +50,14 @@ def register(
 
 
 @router.get("/models", response_model=registry.ModelsOut)
-def list_models(session: sessions.Session, _: auth.Puller) -> registry.ModelsOut:
+def list_models(session: sessions.Session, _: auth.ReaderOfModels) -> registry.ModelsOut:
     """Every model, by name."""
     found = models.listing(session)
     return registry.ModelsOut(items=[presenting.model(session, row) for row in found])
 
 
 @router.get("/models/{model}", response_model=registry.ModelOut)
-def show(session: sessions.Session, _: auth.Puller, model: base.Name) -> registry.ModelOut:
+def show(session: sessions.Session, _: auth.ReaderOfModels, model: base.Name) -> registry.ModelOut:
     """A net with its aliases and policy."""
     return presenting.model(session, models.by_name(session, model))
 
@@ -90,7 +90,7 @@ async def add_version(
 
 @router.get("/models/{model}/versions", response_model=registry.VersionsOut)
 def list_versions(
-    session: sessions.Session, _: auth.Puller, model: base.Name
+    session: sessions.Session, _: auth.ReaderOfModels, model: base.Name
 ) -> registry.VersionsOut:
     """Every version, newest first."""
     owner = models.by_name(session, model)
@@ -100,7 +100,7 @@ def list_versions(
 
 @router.get("/models/{model}/versions/{number}", response_model=registry.VersionOut)
 def show_version(
-    session: sessions.Session, _: auth.Puller, model: base.Name, number: Number
+    session: sessions.Session, _: auth.ReaderOfModels, model: base.Name, number: Number
 ) -> registry.VersionOut:
     """A version's state and files; 410 once revoked."""
     owner, version = _unrevoked(session, model, number)
@@ -160,7 +160,7 @@ def revoke(
 
 @router.get("/models/{model}/aliases/{alias}", response_model=registry.PointerOut)
 async def pointer(
-    request: fastapi.Request, _: auth.Puller, model: base.Name, alias: base.Name
+    request: fastapi.Request, _: auth.ReaderOfModels, model: base.Name, alias: base.Name
 ) -> fastapi.Response:
     """The pull pointer; ``If-None-Match`` and ``Prefer: wait=N`` hold until it moves.
 
@@ -224,7 +224,7 @@ def report_deployment(
 
 @router.get("/models/{model}/deployments", response_model=registry.DeploymentsOut)
 def list_deployments(
-    session: sessions.Session, _: auth.Reader, model: base.Name
+    session: sessions.Session, _: auth.ReaderOfDeployments, model: base.Name
 ) -> registry.DeploymentsOut:
     """What serving systems said last that they run."""
     found = deployments.listing(session, models.by_name(session, model))

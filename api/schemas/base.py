@@ -1,8 +1,11 @@
 """What all bodies share: snake_case JSON, RFC 3339 times, unknown keys refused on input."""
 
+import datetime
 from typing import Annotated, Any
 
 import pydantic
+
+from service import deadlines
 
 Name = Annotated[
     str,
@@ -26,6 +29,17 @@ Reason = Annotated[
         description="text without control characters but tabs and line ends",
     ),
 ]
+
+
+def _in_utc(moment: datetime.datetime) -> datetime.datetime:
+    try:
+        return moment.astimezone(datetime.UTC)
+    except OverflowError as error:
+        msg = "expected a time between the years 1 and 9999 in UTC"
+        raise ValueError(msg) from error
+
+
+Moment = Annotated[pydantic.AwareDatetime, pydantic.AfterValidator(_in_utc)]
 
 
 class Input(pydantic.BaseModel):
@@ -61,7 +75,7 @@ class ApprovalIn(ReasonIn):
 class ExtensionIn(ReasonIn):
     """How much longer a request may take, and why."""
 
-    months: Annotated[int, pydantic.Field(ge=1, le=2)] = 2
+    months: Annotated[int, pydantic.Field(ge=1, le=deadlines.MOST_MONTHS)] = deadlines.MOST_MONTHS
 
 
 class ProblemItem(Output):

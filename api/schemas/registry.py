@@ -177,7 +177,7 @@ class DeploymentReportIn(base.Input):
     model: base.Name
     version: Annotated[int, pydantic.Field(ge=1, lt=2**31)]
     manifest_digest: base.Digest
-    loaded_at: pydantic.AwareDatetime
+    loaded_at: base.Moment
 
 
 class DeploymentReportOut(base.Output):

@@ -136,6 +136,15 @@ def test_unsafe_paths_and_kinds_are_refused(api: conftest.Api, model: str, path:
     assert body["errors"][0]["code"] in {"unsafe-path", "unsafe-file-type"}
 
 
+def test_a_path_is_a_file_or_a_folder(api: conftest.Api, model: str) -> None:
+    reference = api.put(material.Content(b"{}"))
+    paths = ("config.json", "notes.json", "notes.json/a.json")
+    files = [{"path": path, **reference} for path in paths]
+    answer = api.http.post(f"/v1/models/{model}/versions", json={"files": files})
+    body = problem(answer, 422, "unsafe-artifact")
+    assert item_codes(body) == [("/files/1/path", "unsafe-path")]
+
+
 def test_files_must_be_uploaded_whole_and_once(api: conftest.Api, model: str) -> None:
     reference = api.put(material.Content(b"some content"))
     missing = {"path": "config.json", "digest": "0" * 64, "size": 1}
@@ -264,6 +273,15 @@ def test_a_model_needs_a_ready_dataset_and_a_free_name(api: conftest.Api, model:
     found = problem(api.http.post("/v1/models", json=odd), 422, "invalid-request")
     assert item_codes(found)[0][0] == "/policy/max_forget_share"
     problem(api.http.post("/v1/models", json={**taken, "name": "../up"}), 422, "invalid-request")
+    for span in (
+        "batch_window_seconds",
+        "deadline_margin_seconds",
+        "grace_seconds",
+        "proof_window_seconds",
+    ):  # dates could not be counted with it
+        odd = {**taken, "name": "odd", "policy": {span: 1e11}}
+        found = problem(api.http.post("/v1/models", json=odd), 422, "invalid-request")
+        assert item_codes(found) == [(f"/policy/{span}", "less-than-equal")]
 
 
 # --- forget requests ------------------------------------------------------------------------
@@ -336,6 +354,16 @@ def test_other_refusals_of_a_request(api: conftest.Api, model: str) -> None:
         body = problem(other, 415, "unsupported-media-type")
         assert "expected application/json" in body["detail"]
     problem(api.http.post("/v1/api-keys"), 422, "invalid-request")
+    as_json = {"Content-Type": "application/json"}
+    cut = api.http.post("/v1/api-keys", content=b'{"name": ', headers=as_json)
+    body = problem(cut, 422, "invalid-request")
+    assert item_codes(body) == [("", "json-invalid")]
+    assert "at character 9" in body["detail"]
+    no_text = api.http.post("/v1/api-keys", content=b'{"name": "\xff"}', headers=as_json)
+    problem(no_text, 422, "invalid-request")
+    for name in ("action", "object_id"):
+        found = api.http.get("/v1/audit-events", params={name: "a\x00"})
+        assert item_codes(problem(found, 422, "invalid-request"))[0][0] == f"/query/{name}"
     problem(api.http.post("/v1/api-keys", json=[]), 422, "invalid-request")
     key = {"Idempotency-Key": "k2"}
     bare = api.http.post("/v1/forget-requests", content=b"[]", headers=key)
@@ -428,7 +456,14 @@ def test_no_answer_repeats_an_identity(api: conftest.Api, model: str) -> None:
         api.forget(model, {"kind": "subject", "subject_id": identity}),
         api.forget(model, {"kind": "sample", "ids": [identity]}),
         api.forget(model, {"kind": "sample", "ids": [identity + "\x00"]}),
+        api.forget(model, {"kind": "class", "label": identity}),
+        *(
+            api.forget(model, {"kind": "sample", "ids": [name]}, key=identity)
+            for name in ("first", material.train_ids()[0])
+        ),
+        api.forget(model, {"kind": "sample", "ids": material.train_ids()[:2]}, key=identity),
     ]
+    problem(answers[-1], 422, "idempotency-key-reused")
     assert all(identity not in answer.text for answer in answers)
     logs = api.running.folder.logs
     assert all(identity not in path.read_text() for path in logs.glob("*.log"))
@@ -456,6 +491,35 @@ def test_a_key_is_needed_and_must_have_the_scope(api: conftest.Api, model: str) 
         ):
             body = problem(refused, 403, "insufficient-scope")
             assert "models:pull" in body["detail"]
+
+
+def test_who_registers_models_sees_them(api: conftest.Api, model: str) -> None:
+    """What a push reads on its way, and the pointer that ``If-Match`` must name."""
+    with api.with_scopes("models:write") as writer:
+        for path in ("", "/versions", "/versions/1", "/aliases/production", "/deployments"):
+            assert writer.get(f"/v1/models/{model}{path}").status_code == 200, path
+        assert writer.get("/v1/models").status_code == 200
+        problem(writer.get(f"/v1/models/{model}/versions/1/manifest"), 403, "insufficient-scope")
+
+
+def test_head_is_get_without_content(api: conftest.Api, model: str) -> None:
+    request_id = api.http.get("/v1/forget-requests", params={"limit": 1}).json()["items"][0]["id"]
+    for path in (
+        "/livez",
+        "/metrics",
+        f"/v1/models/{model}/aliases/production",
+        f"/v1/models/{model}/versions/1/manifest",
+        f"/v1/forget-requests/{request_id}",
+        "/v1/nothing",
+    ):
+        got, head = api.http.get(path), api.http.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        assert head.headers.get("ETag") == got.headers.get("ETag")
+        assert head.headers["Content-Type"] == got.headers["Content-Type"]
+    stream = api.http.head(f"/v1/forget-requests/{request_id}/events", timeout=10)
+    assert stream.status_code == 200
+    assert api.http.get("/livez").status_code == 200
+    problem(api.http.put("/livez"), 405, "method-not-allowed")
 
 
 def test_a_revoked_key_is_refused_at_once(api: conftest.Api, model: str) -> None:

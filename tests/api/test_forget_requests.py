@@ -7,6 +7,7 @@ import uuid
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from api import waiting
@@ -179,6 +180,32 @@ def test_events_stream_in_order_and_resume(api: conftest.Api, model: str) -> Non
     assert [event["id"] for event in resumed if "id" in event] == [
         event["id"] for event in stored[3:]
     ]
+
+
+def test_an_event_that_is_committed_late_is_sent_too(api: conftest.Api) -> None:
+    """Of two transactions the one that drew its number first commits last."""
+    model = api.model({"acceptance": conftest.WIDE, "batch_window_seconds": 3600})
+    sample = {"kind": "sample", "ids": material.train_ids()[:1]}
+    request_id = api.forget(model, sample).json()["id"]
+    insert = "INSERT INTO event (subject_id, type, data) VALUES (%s, %s, '{}')"
+    url = api.running.database_url
+    with (
+        psycopg.connect(url) as first,
+        psycopg.connect(url, autocommit=True) as second,
+        api.http.stream("GET", f"/v1/forget-requests/{request_id}/events") as stream,
+    ):
+        first.execute(insert, (request_id, "first"))
+        second.execute(insert, (request_id, "second"))
+        kinds = (line[7:] for line in stream.iter_lines() if line.startswith("event: "))
+        seen = []
+        for kind in kinds:
+            seen.append(kind)
+            if kind == "second":
+                first.commit()
+            if kind == "first":
+                break
+    assert seen[-2:] == ["second", "first"]
+    assert seen.count("second") == 1
 
 
 def test_listing_pages_through_everything_once(api: conftest.Api, model: str) -> None:

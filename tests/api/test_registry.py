@@ -247,6 +247,9 @@ def test_serving_tells_what_it_runs(api: conftest.Api, forgotten: str) -> None:
     wrong = {**body, "manifest_digest": "0" * 64}
     answer = api.http.post("/v1/deployments/eu-1/reports", json=wrong)
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/digest-mismatch")
+    for moment in ("9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00"):
+        answer = api.http.post("/v1/deployments/eu-1/reports", json={**body, "loaded_at": moment})
+        assert (answer.status_code, answer.json()["type"]) == (422, "/problems/invalid-request")
     path = f"/v1/models/{forgotten}/deployments"
     (listed,) = api.http.get(path).json()["items"]
     assert (listed["deployment"], listed["up_to_date"]) == ("eu-1", True)

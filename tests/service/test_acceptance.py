@@ -4,7 +4,7 @@ from collections.abc import Mapping
 import pytest
 
 from salun_core import specs
-from service import acceptance
+from service import acceptance, models
 
 POLICY = acceptance.AcceptancePolicy()
 
@@ -256,17 +256,12 @@ def test_an_upload_is_judged_by_the_gates_of_earlier_erasures_alone() -> None:
     assert acceptance.judge_erased(nothing, POLICY).passed
 
 
-def test_tightened_changes_only_what_it_names() -> None:
-    policy = POLICY.tightened({"retain_accuracy": 0.001})
-    assert not acceptance.judge(samples_report(), policy).passed
-    assert policy.whole_class["retain_accuracy"].tolerance == 0.001
-    assert policy.samples["test_accuracy"] == POLICY.samples["test_accuracy"]
-    assert POLICY.samples["retain_accuracy"].tolerance == 0.01
-    tight = POLICY.tightened({"head_bias_shortcut": 0.0}).whole_class["head_bias_shortcut"]
-    assert tight.tolerance == 0.0
-    assert tight.if_measurable
-    with pytest.raises(ValueError, match="nonesuch"):
-        POLICY.tightened({"nonesuch": 0.1})
+def test_the_strict_policy_has_a_name() -> None:
+    for given in ("strict", acceptance.STRICT.model_dump(mode="json")):
+        policy = models.ModelPolicy.model_validate({"acceptance": given})
+        assert policy.acceptance == acceptance.STRICT
+    with pytest.raises(ValueError, match="acceptance"):
+        models.ModelPolicy.model_validate({"acceptance": "lenient"})
 
 
 @pytest.mark.parametrize(

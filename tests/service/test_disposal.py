@@ -76,9 +76,11 @@ def model() -> str:
 
 def over(dataset_id: uuid.UUID, name: str) -> str:
     with database.transaction() as session:
+        size = session.get_one(tables.Dataset, dataset_id).splits[tables.TRAIN]
         row = tables.Model(
-            name=name, family="classifier", dataset_id=dataset_id, policy=POLICY, head=1
-        )
+            name=name, family="classifier", dataset_id=dataset_id, policy=POLICY, head=1,
+            training_size=size,
+        )  # fmt: skip
         session.add(row)
         session.flush()
         add_version(session, row)
@@ -178,6 +180,19 @@ def test_erased_rows_leave_the_files_and_the_others_keep_their_place(
             tables.Sample.split == tables.TRAIN
         )
         assert sizes == dict(session.execute(trained.group_by(tables.Sample.label)).all())
+        dataset = datasets.by_name(session, NAME)
+        split = tables.Sample.split
+        counted = sa.select(split, sa.func.count()).group_by(split)
+        assert dataset.splits == dict(session.execute(counted).all())
+        assert sum(dataset.splits.values()) == dataset.rows
+        # A share is of what the net was trained on; a model that comes now never saw the rest.
+        fresh = models.register(session, "test", "fresh", "classifier", NAME, models.ModelPolicy())
+        before_size = models.by_name(session, model).training_size
+        assert (before_size, fresh.training_size) == (
+            len(material.train_ids()),
+            len(material.train_ids()) - 60,
+        )
+        session.rollback()
     after = rows_in_store(NAME)
     assert after == {name: data for name, data in before.items() if name not in gone}
     # The old file, the name of its decoded pictures, the weights of the version that remembered.
@@ -344,10 +359,16 @@ def test_erased_content_does_not_come_back(caller: api_keys.Caller, model: str) 
     renamed = [
         {**row, "sample_id": f"new-{index}"} for index, row in enumerate(material.rows()[:30])
     ]
+    in_groups = io.BytesIO()  # of seven rows each
+    last = [*renamed[1:20], renamed[0]]
+    pq.write_table(
+        pq.read_table(io.BytesIO(material.parquet(last).data)), in_groups, row_group_size=7
+    )
     with pytest.raises(errors.Invalid) as refused:
-        ingested("again", material.parquet(renamed).data)
-    assert [problem.code for problem in refused.value.problems] == ["erased-content"]
-    assert "'new-0'" in refused.value.problems[0].detail
+        ingested("again", material.parquet(renamed[20:]).data, in_groups.getvalue())
+    (problem,) = refused.value.problems
+    assert (problem.pointer, problem.code) == ("/files/1/rows/19", "erased-content")
+    assert "new-0" not in problem.detail
     ingested("rest", material.parquet(renamed[1:]).data)
 
 

@@ -29,7 +29,7 @@ def register(name: str) -> None:
         session.add(
             tables.Model(
                 name=f"{name}-net", family="class_conditional_diffusion", dataset_id=dataset.id,
-                policy={}, head=1,
+                policy={}, head=1, training_size=2,
             )
         )  # fmt: skip
 

@@ -50,3 +50,18 @@ def test_counts_are_made_of_what_an_older_schema_holds(engine: sa.Engine) -> Non
     command.downgrade(migrations.configuration(), "0007")
     migrations.upgrade("head")
     assert counts() == before
+
+
+def test_a_dataset_counts_what_a_disposal_left(engine: sa.Engine) -> None:
+    bare_models.dataset("disposed", 100)
+    bare_models.model("older", "disposed", bare_models.generous(3600.0))
+    with database.transaction() as session:  # until then splits stayed as they were
+        session.execute(sa.text("DELETE FROM sample WHERE sample_id ~ '^s9[0-9]$'"))
+    engine.dispose()
+    for _ in range(2):
+        command.downgrade(migrations.configuration(), "0012")
+        migrations.upgrade("head")
+        with database.transaction() as session:
+            of_name = sa.select(tables.Model).where(tables.Model.name == "older")
+            model = session.scalars(of_name).one()
+            assert (model.training_size, model.dataset.splits) == (100, {"train": 90})

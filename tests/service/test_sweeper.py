@@ -21,6 +21,9 @@ sweeper.main()
 """
 
 
+FAULT = PROGRAM.replace('print("ended", flush=True)', 'print("ended", flush=True); 1 / 0')
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("when", ["begun", "ended"])
 def test_it_ends_after_the_sweep_at_hand(number: signal.Signals, when: str) -> None:
@@ -38,4 +41,19 @@ def test_it_ends_after_the_sweep_at_hand(number: signal.Signals, when: str) -> N
             before.append(next(lines).strip())
         process.send_signal(number)
         assert [*before, *(line.strip() for line in lines)] == ["begun", "ended"]
+        assert process.wait(20) == 0
+
+
+def test_a_fault_does_not_end_it() -> None:
+    environment = settings.child_environment(
+        DATABASE_URL="postgresql://nobody@localhost/none",
+        BROKER_URL="redis://localhost",
+        SALUN_SWEEP_SECONDS="0.1",
+    )
+    command = [sys.executable, "-c", FAULT]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout)
+        assert [next(lines).strip() for _ in range(4)] == ["begun", "ended"] * 2
+        process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
