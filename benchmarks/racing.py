@@ -170,7 +170,7 @@ def _publish(claimed: jobs.Claim, outcome: publication.Outcome) -> int | None:
     try:
         return publication.publish(claimed, outcome).number
     except core_errors.CancelledError:
-        endings.cancel(claimed, cancellation.REASON)
+        endings.cancel(claimed)
         return None
 
 

@@ -5,6 +5,7 @@ nothing; the array may be mapped from a file. Only the batch that is worked on i
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -154,3 +155,11 @@ def shuffled_batches(
     """
     order = torch.randperm(count, generator=randomness.generator(seed, *purpose))
     yield from order.tensor_split(max(1, -(-count // batch_size)))
+
+
+def endless_batches(
+    count: int, batch_size: int, seed: int, *purpose: str | int
+) -> Iterator[torch.Tensor]:
+    """:func:`shuffled_batches` again and again, every time in another order."""
+    for turn in itertools.count():
+        yield from shuffled_batches(count, batch_size, seed, *purpose, turn)

@@ -1,4 +1,4 @@
-"""Read and write safetensors: the only place where this library touches the disk.
+"""Read and write safetensors: the only place where this library writes to the disk.
 
 Pickle is never opened. A file is written whole or not at all, and the same tensors with the same
 metadata always give the same bytes, so that a digest names a result.

@@ -5,7 +5,7 @@ import secrets
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -21,7 +21,6 @@ Scope = Literal[
     "audit:read",
     "admin",
 ]
-SCOPES: tuple[str, ...] = get_args(Scope)
 _PREFIX = "salun_"
 
 

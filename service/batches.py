@@ -215,7 +215,7 @@ def open_of(model_id: uuid.UUID) -> sa.Select[tables.Batch]:
 
 
 def due_at(batch_id: sa.SQLColumnExpression[uuid.UUID] | uuid.UUID) -> sa.Select[Any]:
-    """The statement that yields when the most urgent open request of a batch is due."""
+    """The statement that yields when the most urgent request of a batch is due."""
     return (
         sa.select(sa.func.min(tables.ForgetRequest.due_at))
         .join(tables.BatchMember, tables.BatchMember.request_id == tables.ForgetRequest.id)
@@ -320,7 +320,7 @@ def _has_members(session: orm.Session, batch: tables.Batch) -> bool:
 
 
 def _drop_orphans(session: orm.Session, batch: tables.Batch) -> None:
-    """What of an open batch no member names any more is not to be erased."""
+    """What of a batch no member names any more is not to be erased."""
     dropped = session.scalars(
         sa.text(
             "DELETE FROM erasure WHERE batch_id = :batch AND version IS NULL AND NOT EXISTS ("

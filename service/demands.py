@@ -34,7 +34,7 @@ _MANY = 100  # sample ids
 
 @dataclass(frozen=True)
 class Demand:
-    """What a caller asks for; ``body`` is the same as JSON, ``digest`` its SHA-256."""
+    """What a caller asks for; ``body`` is the same as JSON, ``digest`` its keyed mark."""
 
     model: str
     targets: tuple[specs.Target, ...]

@@ -71,7 +71,6 @@ MEANINGS: Mapping[str, str] = {
         "Was the class only switched off in the last layer? Share of its samples recognised once "
         "that is undone; 0 is the aim."
     ),
-    "group_shift": "The largest change of accuracy in any class or declared group.",
     "resurfacing": (
         "How far the forgotten data comes back when the net is trained on without it; 0 is the aim."
     ),

@@ -169,12 +169,12 @@ def receivers(report: Mapping[str, Any]) -> Plot | None:
 
 
 def losses(report: Mapping[str, Any]) -> Plot | None:
-    """Loss by epoch on the retain and the forget set, where the method kept it."""
+    """Loss in the course of it on the retain and the forget set, where the method kept it."""
     method = report_values.mapping(report_values.mapping(report.get("evidence")).get("method"))
     epochs = method.get("losses")
     if not isinstance(epochs, list | tuple):
         return None
-    drawn, axis = report_drawing.axes_of(2.3, x="epoch", y="loss")
+    drawn, axis = report_drawing.axes_of(2.3, x="part of the run", y="loss")
     keys = []
     for name in ("retain", "forget"):
         values = [report_values.number(report_values.mapping(epoch).get(name)) for epoch in epochs]
@@ -191,7 +191,8 @@ def losses(report: Mapping[str, Any]) -> Plot | None:
     axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
     return Plot(
         title="Loss while unlearning",
-        caption="Mean training loss of each epoch, on what is kept and on what is forgotten.",
+        caption="Mean training loss of each part of the run (epochs; eighths of a generator's), on "
+        "what is kept and on what is forgotten.",
         panels=[report_drawing.panel(drawn, "losses", "")],
         keys=keys,
     )

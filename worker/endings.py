@@ -47,12 +47,18 @@ def give_back(claimed: jobs.Claim) -> None:
 def fail(claimed: jobs.Claim, code: str, detail: str, *, divisible: bool = False) -> None:
     """The job cannot succeed; ``divisible``: without some of its requests it might."""
     error = {"code": code, "detail": detail}
-    _end(claimed, "failed", "job_failed", error, divisible=divisible)
+    with database.transaction() as session:
+        job = jobs.hold(session, claimed)
+        if job.cancel_requested:  # who asked was told that it stops, and halves would go on
+            _close_cancelled(session, claimed, job)
+        else:
+            _close(session, claimed, job, "failed", "job_failed", error, divisible=divisible)
 
 
-def cancel(claimed: jobs.Claim, reason: str) -> None:
+def cancel(claimed: jobs.Claim) -> None:
     """Somebody stopped the job."""
-    _end(claimed, "cancelled", reason, {"code": reason})
+    with database.transaction() as session:
+        _close_cancelled(session, claimed, jobs.hold(session, claimed))
 
 
 def _wait_again(
@@ -65,22 +71,6 @@ def _wait_again(
     jobs.requeue(session, job, delay_seconds=delay_seconds)
     if claimed.kind == jobs.UNLEARNING:
         fulfilment.wait_again(session, claimed.subject_id)
-
-
-def _end(
-    claimed: jobs.Claim,
-    status: str,
-    reason: str,
-    error: dict[str, Any],
-    *,
-    divisible: bool = False,
-) -> None:
-    with database.transaction() as session:
-        job = jobs.hold(session, claimed)
-        if job.cancel_requested:  # who asked was told that it stops, and halves would go on
-            _close_cancelled(session, claimed, job)
-        else:
-            _close(session, claimed, job, status, reason, error, divisible=divisible)
 
 
 def _close_cancelled(session: orm.Session, claimed: jobs.Claim, job: tables.Job) -> None:

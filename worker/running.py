@@ -5,11 +5,8 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 
-from kombu import exceptions as kombu_exceptions
-from redis import exceptions as redis_exceptions
-
 from salun_core import errors as core_errors
-from service import cancellation, database, errors, jobs, queue
+from service import database, errors, jobs, queue
 from worker import auditing, disposing, endings, exhaustion, ingesting, leases, pipeline, validating
 
 _log = logging.getLogger("salun.worker")
@@ -37,9 +34,7 @@ def run_one(job_id: str, owner: str) -> None:
         try:
             _run(claimed)
         finally:
-            with contextlib.suppress(
-                OSError, kombu_exceptions.OperationalError, redis_exceptions.RedisError
-            ):
+            with contextlib.suppress(*queue.UNREACHABLE):
                 queue.relay()
 
 
@@ -66,7 +61,7 @@ def _work(claimed: jobs.Claim) -> None:
         _log.info("job %s: given back: %s", claimed.job_id, type(reason).__name__)
         endings.give_back(claimed)
     except core_errors.CancelledError:
-        endings.cancel(claimed, cancellation.REASON)
+        endings.cancel(claimed)
     except Exception as error:  # noqa: BLE001 - whatever it was, the duty stays and is accounted for
         _failed(claimed, error)
 

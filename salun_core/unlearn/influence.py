@@ -53,7 +53,7 @@ def unlearn(
     generator = randomness.generator(spec.seed, "influence")
     order = torch.randperm(len(data.retain_set), generator=generator)
     sample = data.retain_set.subset(order[:SAMPLES].tolist())
-    tick = _ticker(report, _count_steps(gradients, data, len(sample)))
+    tick = progress.Ticker(report, _count_steps(gradients, data, len(sample)))
     wanted = _gradient_change(gradients, data, tick)
     direction = inverse_product(gradients, sample, wanted, DAMPING, tick)
     step = {name: alpha * values for name, values in direction.items()}
@@ -134,8 +134,3 @@ def _count_steps(
         for count in (len(data.forget_set), len(data.retain_set), sample)
     )
     return batches + chunks * (chunks + 1) // 2
-
-
-def _ticker(report: progress.Progress, total: int) -> Callable[[], None]:
-    steps = iter(range(1, total + 1))
-    return lambda: report(next(steps), total)

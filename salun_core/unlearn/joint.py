@@ -7,7 +7,6 @@ sees the difference as well as any other.
 """
 
 import itertools
-from collections.abc import Iterator
 
 import torch
 from torch.nn import functional
@@ -95,7 +94,8 @@ class Joint:
     def epoch(self, run: training.Training, epoch: int, most: int | None = None) -> None:
         """A shuffled pass over the retain set, or its first ``most`` steps."""
         spec, retain_set = self._spec, self._data.retain_set
-        forget_batches = _endless(len(self._erased), self.steps_per_epoch, spec, epoch)
+        size = recipes.forget_batch_size(len(self._erased), self.steps_per_epoch, spec.batch_size)
+        forget_batches = images.endless_batches(len(self._erased), size, spec.seed, "forget", epoch)
         retain_batches = images.shuffled_batches(
             len(retain_set), spec.batch_size, spec.seed, "retain", epoch
         )
@@ -149,16 +149,6 @@ def _groups(
 
 def _may_end(spec: specs.UnlearningSpec, epochs_done: int) -> bool:
     return 2 * epochs_done >= spec.epochs > epochs_done + _LAST_EPOCHS
-
-
-def _endless(
-    count: int, steps: int, spec: specs.UnlearningSpec, epoch: int
-) -> Iterator[torch.Tensor]:
-    size = recipes.forget_batch_size(count, steps, spec.batch_size)
-    turn = 0
-    while True:
-        yield from images.shuffled_batches(count, size, spec.seed, "forget", epoch, turn)
-        turn += 1
 
 
 def _step(

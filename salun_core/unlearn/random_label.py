@@ -5,8 +5,6 @@ that was or is being forgotten as a whole.
 """
 
 import functools
-import itertools
-from collections.abc import Iterator
 
 import torch
 from torch.nn import functional
@@ -79,17 +77,13 @@ def _forget(
     epoch: int,
 ) -> None:
     """A shuffled pass over the erased samples, towards ``labels`` (int64, one for each)."""
-    spec, beside = run.spec, _endless(len(retain_set), run.spec, epoch)
+    spec = run.spec
+    beside = images.endless_batches(len(retain_set), spec.batch_size, spec.seed, "beside", epoch)
     for rows in images.shuffled_batches(len(erased), spec.batch_size, spec.seed, "forget", epoch):
         kept = retain_set.images[next(beside)]
         inputs = run.inputs(torch.cat([kept, erased.images[rows]]))
         wanted = labels[rows].to(run.device)
         run.step(functools.partial(_forget_loss, run.net, inputs, len(kept), wanted))
-
-
-def _endless(count: int, spec: specs.UnlearningSpec, epoch: int) -> Iterator[torch.Tensor]:
-    for turn in itertools.count():
-        yield from images.shuffled_batches(count, spec.batch_size, spec.seed, "beside", epoch, turn)
 
 
 def _forget_loss(

@@ -48,7 +48,7 @@ def stop(claimed: jobs.Claim) -> None:
     ("end", "status"),
     [
         (lambda claimed: endings.fail(claimed, "worker_died", "three times"), "failed"),
-        (lambda claimed: endings.cancel(claimed, cancellation.REASON), "cancelled"),
+        (lambda claimed: endings.cancel(claimed), "cancelled"),
     ],
 )
 def test_an_audit_that_ends_leaves_no_retrained_net(

@@ -136,7 +136,7 @@ class LeaseMachine(stateful.RuleBasedStateMachine):
         if known.cancel_requested:
             with pytest.raises(core_errors.CancelledError):
                 bare_models.publish(claimed)
-            endings.cancel(claimed, cancellation.REASON)
+            endings.cancel(claimed)
             known.status = "cancelled"
             return
         self.published[known.model] += 1

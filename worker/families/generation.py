@@ -33,7 +33,7 @@ from service import artifacts, destruction, families, plans, storage
 from worker import captions, devices, judging, places, samples
 from worker.families import contract
 
-_BUFFERS, _DETAIL, _MASK = "changed_buffers", "detail", "mask"
+_DETAIL, _MASK = "detail", "mask"
 _SEED = 0  # of what is drawn of an upload, which no recipe says
 _MOST_UNSEEN = 2_048
 _FEWEST_KEPT = 4_096  # samples that are encoded, if there are so many: masks look at some too
@@ -84,7 +84,6 @@ class PreparedGenerator:
         }
         metadata = {
             **weights.read_metadata(self.base_weights),
-            _BUFFERS: json.dumps(result.changed_buffers),
             _DETAIL: json.dumps(detail, sort_keys=True),
         }
         tensors = _as_served(weights.read(self.base_weights), changed.denoiser.state_dict())
