@@ -51,8 +51,8 @@ async def follow(
 ) -> AsyncIterator[sse.ServerSentEvent]:
     """Every stored event behind ``last_event_id``, then new ones until the subject has ended.
 
-    One that is committed after a later one comes after it; who resumes behind it may get the later
-    one twice.
+    One that is committed after a later one comes after it, as long as the stream is open; who
+    resumes behind it may get the later one twice.
     """
     watched: changes.Changes = request.app.state.changes
     floor, told = last_event_id, None

@@ -1,6 +1,8 @@
 """HEAD wherever GET is (RFC 9110, 9.1): the same answer without its content."""
 
-from starlette import routing, types
+import functools
+
+from starlette import datastructures, routing, types
 
 
 class Head:
@@ -11,8 +13,11 @@ class Head:
 
     async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
         """Handle one connection."""
-        if scope["type"] != "http" or scope["method"] != "HEAD" or _has_its_own(scope):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if scope["method"] != "HEAD" or _has_its_own(scope):
+            await self._app(scope, receive, functools.partial(_allowing_head, send))
             return
 
         async def headers_alone(message: types.Message) -> None:
@@ -22,6 +27,16 @@ class Head:
                 await send({"type": "http.response.body", "body": b""})
 
         await self._app({**scope, "method": "GET"}, receive, headers_alone)
+
+
+async def _allowing_head(send: types.Send, message: types.Message) -> None:
+    """What refuses a method says that HEAD goes where GET does."""
+    if message["type"] == "http.response.start" and message["status"] == 405:
+        headers = datastructures.MutableHeaders(raw=message["headers"])
+        allowed = [name.strip() for name in headers.get("Allow", "").split(",")]
+        if "GET" in allowed and "HEAD" not in allowed:
+            headers["Allow"] = ", ".join([*allowed, "HEAD"])
+    await send(message)
 
 
 def _has_its_own(scope: types.Scope) -> bool:

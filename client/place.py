@@ -38,11 +38,12 @@ class Place:
         """
         if not self.link.name:
             raise errors.ClientError(f"got folder {self.link}, expected one with a name")
+        taken = self.link.exists() or self.link.is_symlink()  # first: another pull may make it
         ours = self.link.is_symlink() and self.link.readlink().parent == Path(self.store.name)
-        if not ours and (self.link.exists() or self.link.is_symlink()):
+        if taken and not ours:
             raise errors.ClientError(
-                f"{self.link} exists and is no link of `salun pull`; choose another folder, or "
-                "move it away"
+                f"{self.link} exists and is no link of `salun pull` into {self.store.name}; choose "
+                "another folder, or move it away"
             )
         self.incoming.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.store / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -10,6 +10,7 @@ MAX_PIXELS = 80_000_000  # a small file can unpack to gigabytes; Pillow warns ju
 _FORMATS = ("PNG", "JPEG", "WEBP")
 # 16-bit and float pictures have no agreed scale, so they are refused instead of clipped.
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La"})
+_OF_A_PALETTE = ("P", "PA")
 _UNREADABLE = (
     OSError,
     SyntaxError,
@@ -31,11 +32,17 @@ def picture(content: bytes) -> PIL.Image.Image:
             _check(found)
             found.load()
             return found
+    except PIL.UnidentifiedImageError as error:  # whose text names an address in memory
+        raise _broken(content, "of another kind") from error
     except _UNREADABLE as error:
-        raise errors.InvalidDataError(
-            f"got {len(content)} bytes that do not decode, expected a whole PNG, JPEG or WebP "
-            f"picture ({error})"
-        ) from error
+        raise _broken(content, str(error)) from error
+
+
+def _broken(content: bytes, why: str) -> errors.InvalidDataError:
+    return errors.InvalidDataError(
+        f"got {len(content)} bytes that do not decode, expected a whole PNG, JPEG or WebP picture "
+        f"({why})"
+    )
 
 
 def _check(found: PIL.Image.Image) -> None:
@@ -47,3 +54,5 @@ def _check(found: PIL.Image.Image) -> None:
         raise errors.InvalidDataError(
             f"got a picture of mode {found.mode}, expected 8 bits a channel"
         )
+    if found.mode in _OF_A_PALETTE and found.palette is None:
+        raise errors.InvalidDataError("got numbers of colours without a palette, expected one")

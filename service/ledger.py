@@ -130,7 +130,7 @@ def _class(
     found = _trained(session, dataset.id, tables.Sample.label == label)
     found |= _gone(session, model, tables.Tombstone.label == label)
     if not found:
-        detail = f"no training sample of dataset {dataset.name!r} has label {target.label!r}"
+        detail = f"no training sample of dataset {dataset.name!r} has that label"
         return {}, [errors.Problem(f"{pointer}/label", "unknown-class", detail)]
     return found, []
 

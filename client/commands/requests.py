@@ -95,6 +95,8 @@ def forget(
             return
         chosen = idempotency_key or str(uuid.uuid4())
         state = submitting.submit(api, "/v1/forget-requests", body, chosen)
+        if (unknown := state["targets_summary"]["unknown"]) and not as_json:
+            console.err.print(f"{unknown} of the names are of no training sample: check them")
         if wait:
             _show_end(waiting.forget_request(api, state["id"], as_json=as_json), as_json=as_json)
             return
@@ -102,8 +104,6 @@ def forget(
         console.print_json(state)
         return
     render.forget_request(state)
-    if unknown := state["targets_summary"]["unknown"]:
-        console.err.print(f"{unknown} of the names are of no training sample: check them")
     console.err.print(f"follow it with: salun watch {state['id']}")
 
 

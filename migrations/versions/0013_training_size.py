@@ -1,4 +1,7 @@
-"""A model knows how large its training set was; a dataset's splits count what is left."""
+"""A model knows how large its training set was; a dataset's splits count what is left.
+
+Spans of time in a policy end at a century from now on.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,10 +11,23 @@ down_revision = "0012"
 branch_labels = None
 depends_on = None
 
-# Until now splits were never lowered.
+# Until now splits were never lowered; only training samples are deleted.
 _AS_REGISTERED = """
-UPDATE model SET training_size = coalesce((dataset.splits ->> 'train')::integer, 0)
+UPDATE model SET training_size = coalesce((dataset.splits ->> 'train')::integer, 0) - (
+    SELECT count(*) FROM tombstone
+    WHERE tombstone.dataset_id = dataset.id AND tombstone.created_at < model.created_at
+)
 FROM dataset WHERE dataset.id = model.dataset_id
+"""
+_SPANS = (
+    "batch_window_seconds",
+    "deadline_margin_seconds",
+    "grace_seconds",
+    "proof_window_seconds",
+)
+_SHORTER = """
+UPDATE model SET policy = jsonb_set(policy, ARRAY[:span], '3155760000')
+WHERE (policy ->> :span)::double precision > 3155760000
 """
 _LEFT = """
 UPDATE dataset SET splits = coalesce(
@@ -32,6 +48,8 @@ def upgrade() -> None:
     op.execute(_AS_REGISTERED)
     op.alter_column("model", "training_size", nullable=False)
     op.execute(_LEFT)
+    for span in _SPANS:
+        op.execute(sa.text(_SHORTER).bindparams(span=span))
 
 
 def downgrade() -> None:

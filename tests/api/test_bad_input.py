@@ -519,7 +519,9 @@ def test_head_is_get_without_content(api: conftest.Api, model: str) -> None:
     stream = api.http.head(f"/v1/forget-requests/{request_id}/events", timeout=10)
     assert stream.status_code == 200
     assert api.http.get("/livez").status_code == 200
-    problem(api.http.put("/livez"), 405, "method-not-allowed")
+    refused = api.http.put("/livez")
+    problem(refused, 405, "method-not-allowed")
+    assert refused.headers["Allow"] == "GET, HEAD"
 
 
 def test_a_revoked_key_is_refused_at_once(api: conftest.Api, model: str) -> None:

@@ -1,4 +1,5 @@
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -70,6 +71,17 @@ CONFIG = specs.PretrainedConfig(input_size=(1, 8, 8), mean=(0.5,), std=(0.5,))
 def test_broken_bytes_name_the_sample(content: bytes) -> None:
     with pytest.raises(errors.InvalidDataError, match=r"sample 'img-7': got \d+ bytes"):
         preprocessing.Preprocessing(CONFIG).image_set([("img-7", 0, content)])
+
+
+def test_numbers_of_colours_need_a_palette() -> None:
+    """Pillow opens such a file, and fails where it shall be turned into colours."""
+    whole = _encoded(_picture(mode="P"))
+    start = whole.index(b"PLTE") - 4
+    length = int.from_bytes(whole[start : start + 4], "big") + 12
+    transparent = b"\0\0\0\1tRNS\0" + zlib.crc32(b"tRNS\0").to_bytes(4, "big")
+    cut = whole[:start] + transparent + whole[start + length :]
+    with pytest.raises(errors.InvalidDataError, match="sample 'odd': got"):
+        preprocessing.Preprocessing(CONFIG).decode(cut, "odd")
 
 
 def test_sixteen_bits_are_refused_not_clipped() -> None:

@@ -10,7 +10,7 @@ from alembic.runtime import migration
 from benchmarks import bare_models
 from client.local import stack
 from migrations import __main__ as migrations
-from service import database, tables
+from service import database, models, tables
 from tests.service import conftest
 
 
@@ -57,11 +57,25 @@ def test_a_dataset_counts_what_a_disposal_left(engine: sa.Engine) -> None:
     bare_models.model("older", "disposed", bare_models.generous(3600.0))
     with database.transaction() as session:  # until then splits stayed as they were
         session.execute(sa.text("DELETE FROM sample WHERE sample_id ~ '^s9[0-9]$'"))
+        dataset = session.scalars(
+            sa.select(tables.Dataset).where(tables.Dataset.name == "disposed")
+        ).one()
+        session.add_all(
+            tables.Tombstone(
+                dataset_id=dataset.id, sample_mark=f"mark-{n}", content_mark=bytes([n])
+            )
+            for n in range(10)
+        )
+    bare_models.model("younger", "disposed", bare_models.generous(3600.0))
+    with database.transaction() as session:  # as if it was for ever
+        session.execute(sa.text("UPDATE model SET policy = policy || '{\"grace_seconds\": 4e9}'"))
     engine.dispose()
     for _ in range(2):
         command.downgrade(migrations.configuration(), "0012")
         migrations.upgrade("head")
         with database.transaction() as session:
-            of_name = sa.select(tables.Model).where(tables.Model.name == "older")
-            model = session.scalars(of_name).one()
-            assert (model.training_size, model.dataset.splits) == (100, {"train": 90})
+            for name, size in (("older", 100), ("younger", 90)):
+                model = models.by_name(session, name)
+                assert (model.training_size, model.dataset.splits) == (size, {"train": 90})
+                assert models.policy_of(model).grace_seconds == 36_525 * 86_400
+                assert models.policy_of(model).batch_window_seconds == 3600
