@@ -37,7 +37,7 @@ def mapped(
         report: called while pictures are decoded, and at the end.
 
     Raises:
-        InvalidDataError: naming the sample that does not decode.
+        InvalidDataError: naming the place of what does not decode; jobs outlive ids.
         CancelledError: from ``report``.
     """
     shape = (len(listed.samples), *decode.config.input_size)
@@ -48,6 +48,10 @@ def mapped(
         found = _made(path, shape, listed, decode, report)
     report(shape[0], shape[0])
     return torch.from_numpy(found)
+
+
+def _place(one: samples.Located) -> str:
+    return f"file {one.file_index}, row group {one.row_group}, row {one.row_index}"
 
 
 def _key(listed: samples.Listing, decode: preprocessing.Preprocessing) -> str:
@@ -121,6 +125,6 @@ def _write(
     np.lib.format.write_array_header_1_0(file, header)
     pairs = zip(listed.samples, samples.contents(listed), strict=True)
     for count, (sample, content) in enumerate(pairs, start=1):
-        file.write(decode.decode(content, sample.sample_id).numpy().tobytes())
+        file.write(decode.decode(content, _place(sample)).numpy().tobytes())
         if count % _REPORT_EVERY == 0:
             report(count, shape[0])

@@ -193,7 +193,7 @@ def test_a_picture_that_does_not_decode_is_named(
     rows = [dict(row) for row in material.rows()[:4]]
     rows[2]["image"] = {"bytes": b"no picture", "path": None}
     broken = listed(rows, data_folder)
-    with pytest.raises(errors.InvalidDataError, match=rows[2]["sample_id"]):
+    with pytest.raises(errors.InvalidDataError, match="file 0, row group 0, row 2"):
         pictures.mapped(broken, decode, silent)
     assert files(broken) == []
 
