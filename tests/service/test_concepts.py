@@ -200,7 +200,7 @@ def test_a_replacement_that_is_forgotten_too_is_refused(
     noto = concept("noto", "fluent", prompts=("plain cat",))
     earlier = submit(caller, model, noto)
     for replacement in ("a Noto picture", "Plain  cat"):
-        with pytest.raises(errors.Invalid, match="names 'noto'") as refused:
+        with pytest.raises(errors.Invalid, match="names another concept") as refused:
             submit(caller, model, concept("grey", "black"), concept("twemoji", replacement))
         (problem,) = refused.value.problems
         assert (problem.pointer, problem.code) == (
