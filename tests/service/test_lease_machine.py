@@ -161,7 +161,7 @@ class LeaseMachine(stateful.RuleBasedStateMachine):
             return
         stop()
         if counts and known.attempts >= claimed.max_attempts:
-            known.status = "failed"
+            known.status = "cancelled" if known.cancel_requested else "failed"
             return
         known.attempts -= not counts
         known.status = "cancelled" if known.cancel_requested else "queued"
