@@ -94,7 +94,8 @@ def claim(queue_name: str, owner: str) -> Claim | None:
             row = session.execute(_claim_statement(queue_name, owner)).one_or_none()
             if row is None:
                 return None
-            claimed = Claim(*row)
+            *told, _ = row
+            claimed = Claim(*told)
             telling.event(session, claimed.job_id, "claimed", attempt=claimed.attempt)
             telling.changed(session, claimed.job_id)
             return claimed
@@ -175,8 +176,19 @@ def _claim_statement(queue_name: str, owner: str) -> sa.Update:
             job.attempts,
             job.max_attempts,
             job.inputs,
+            _gone_a_lease_later(),
         )
     )
+
+
+def _gone_a_lease_later() -> sa.Function[str]:
+    """Let this transaction end when its process says nothing for a lease.
+
+    Who is frozen in it holds what it locked, the job's row among others, and nobody could overtake
+    it for as long as it sleeps.
+    """
+    patience = f"{settings.load().lease_seconds}s"
+    return sa.func.set_config("idle_in_transaction_session_timeout", patience, sa.true())
 
 
 def _lease_end() -> sa.ColumnElement[datetime.datetime]:
@@ -200,12 +212,8 @@ class Progress:
 def heartbeat(claimed: Claim, progress: Progress) -> bool:
     """Renew the lease and tell the progress; returns whether the job shall be cancelled.
 
-    A worker that is frozen in here, and holds the job's row, loses it a lease later as any other.
-
     Raises :class:`errors.LeaseLost` when the fence is not ours any more.
     """
-    patience = f"{settings.load().lease_seconds}s"
-    ends_idle = sa.func.set_config("idle_in_transaction_session_timeout", patience, sa.true())
     with database.transaction() as session:
         cancel = session.execute(
             sa.update(tables.Job)
@@ -217,7 +225,7 @@ def heartbeat(claimed: Claim, progress: Progress) -> bool:
                 total_steps=progress.total_steps,
                 eta_seconds=progress.eta_seconds,
             )
-            .returning(tables.Job.cancel_requested, ends_idle)
+            .returning(tables.Job.cancel_requested, _gone_a_lease_later())
         ).scalar_one_or_none()
         if cancel is None:
             raise errors.LeaseLost
@@ -225,20 +233,25 @@ def heartbeat(claimed: Claim, progress: Progress) -> bool:
         return bool(cancel)
 
 
-def hold(session: orm.Session, claimed: Claim) -> tables.Job:
+def hold(session: orm.Session, claimed: Claim, *, slow: bool = False) -> tables.Job:
     """The job row, locked, if the claim is still good; else :class:`errors.LeaseLost`.
 
     Everything that a run commits begins with this, so that a run that was overtaken writes nothing.
+    Between its statements no lease may go by, or it ends there and nothing of it stays; but for one
+    that is ``slow``, since it writes large files.
     """
-    job = session.scalar(sa.select(tables.Job).where(*_mine(claimed)).with_for_update())
-    if job is None:
+    held = sa.select(tables.Job, sa.null() if slow else _gone_a_lease_later())
+    row = session.execute(held.where(*_mine(claimed)).with_for_update()).one_or_none()
+    if row is None:
         raise errors.LeaseLost
+    job: tables.Job = row[0]
     return job
 
 
 def check(session: orm.Session, claimed: Claim) -> None:
     """The same without a lock: for who holds another that overtaken runs wait for."""
-    if session.scalar(sa.select(tables.Job.id).where(*_mine(claimed))) is None:
+    good = sa.select(_gone_a_lease_later()).where(*_mine(claimed))
+    if session.scalar(good) is None:
         raise errors.LeaseLost
 
 

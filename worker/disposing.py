@@ -12,7 +12,7 @@ def run(lease: leases.Lease) -> None:
     claimed = lease.claimed
     lease.enter("disposing")
     with database.transaction() as session:
-        job = jobs.hold(session, claimed)
+        job = jobs.hold(session, claimed, slow=True)
         model = session.get_one(tables.Model, claimed.subject_id)
         disposal.move_left_aliases(session, model)
         disposal.revoke_superseded(session, model)

@@ -118,32 +118,28 @@ def test_a_frozen_worker_is_overtaken_and_publishes_nothing(faulted: Faulted) ->
     assert faulted.job(request)["attempts"] == 2
 
 
-def test_a_worker_frozen_in_its_heartbeat_is_overtaken_too(faulted: Faulted) -> None:
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param("in a heartbeat", marks=pytest.mark.faults_full),
+        "before a later checkpoint",
+        "in the publication",
+    ],
+)
+def test_a_worker_frozen_in_a_transaction_is_overtaken_too(faulted: Faulted, where: str) -> None:
     """It holds the job's row, which nobody could claim for as long as it sleeps."""
     model = faulted.model()
     beat = ("job", "UPDATE", "NEW.status = 'running' AND NEW.step >= 10 AND OLD.step < NEW.step")
-    with breakpoints.at(faulted.api.running.database_url, *beat) as place:
+    at = DEATHS.get(where, beat)
+    with breakpoints.at(faulted.api.running.database_url, *at) as place:
         request = faulted.submit(model)
         place.reached()
         with frozen(faulted.worker_of(request)[1]):
             place.let_pass()
             faulted.completes(model, request)
+    time.sleep(2)  # what it had begun it would end now
+    faulted.completes(model, request)
     assert faulted.job(request)["attempts"] == 2
-
-
-@pytest.mark.faults_full
-def test_a_worker_frozen_in_its_publication_publishes_once(faulted: Faulted) -> None:
-    """It holds the locks of its transaction, so that nobody can overtake it there."""
-    model = faulted.model()
-    with breakpoints.at(faulted.api.running.database_url, *DEATHS["in the publication"]) as place:
-        request = faulted.submit(model)
-        place.reached()
-        with frozen(faulted.worker_of(request)[1]):
-            place.let_pass()
-            time.sleep(conftest.LEASE_SECONDS + 5)
-            assert faulted.versions(model) == [1]
-        faulted.completes(model, request)
-    assert faulted.claims(faulted.job(request)["id"]) == 1
 
 
 def test_a_child_that_is_slow_to_start_is_waited_for(faulted: Faulted) -> None:

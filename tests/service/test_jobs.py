@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import orm
 
 from benchmarks import bare_models
 from client.local import stack
-from service import database, destruction, errors, jobs, queue, settings, sweeping, tables
+from service import database, destruction, errors, jobs, queue, settings, sweeping, tables, telling
 
 pytestmark = pytest.mark.usefixtures("empty")
 
@@ -33,6 +34,41 @@ def claim(owner: str = "me") -> jobs.Claim:
     claimed = jobs.claim(queue.UNLEARNING, owner)
     assert claimed is not None
     return claimed
+
+
+def milliseconds_of_silence(session: orm.Session) -> int:
+    """After so long without a statement the server ends the transaction."""
+    name = "idle_in_transaction_session_timeout"
+    found = session.scalar(
+        sa.text("SELECT setting FROM pg_settings WHERE name = :name"), {"name": name}
+    )
+    return int(found)
+
+
+def test_who_is_frozen_in_a_transaction_loses_the_job_a_lease_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever it has locked: nobody could take the job for as long as it sleeps."""
+    lease, seen = 1000 * settings.load().lease_seconds, []
+    tell = telling.event
+
+    def event(session: orm.Session, subject_id: uuid.UUID, what: str, **data: object) -> None:
+        seen.append((what, milliseconds_of_silence(session)))
+        tell(session, subject_id, what, **data)
+
+    monkeypatch.setattr(telling, "event", event)
+    enqueue()
+    claimed = claim()
+    assert seen == [("queued", 0), ("claimed", lease)]
+    with database.transaction() as session:
+        jobs.check(session, claimed)
+        assert milliseconds_of_silence(session) == lease
+    with database.transaction() as session:
+        jobs.hold(session, claimed)
+        assert milliseconds_of_silence(session) == lease
+    with database.transaction() as session:
+        jobs.hold(session, claimed, slow=True)
+        assert milliseconds_of_silence(session) == 0
 
 
 def test_of_many_claimers_exactly_one_wins() -> None:
