@@ -114,14 +114,7 @@ def _invalid_body(request: fastapi.Request, error: Exception) -> ProblemResponse
     ):
         got = f"Content-Type {kind[:60]!r}" if kind else "no Content-Type"
         return problem(415, "unsupported-media-type", f"got {got}, expected {bodies.JSON}")
-    problems = [
-        {
-            "pointer": "" if item["type"] == "json_invalid" else _pointer(item["loc"]),
-            "code": str(item["type"]).replace("_", "-"),
-            "detail": _told(item),
-        }
-        for item in invalid.errors()
-    ]
+    problems = [_item(found) for found in invalid.errors()]
     about_targets = any(item["pointer"].startswith("/targets") for item in problems)
     code = "invalid-target" if about_targets else "invalid-request"
     first = problems[0]
@@ -129,10 +122,13 @@ def _invalid_body(request: fastapi.Request, error: Exception) -> ProblemResponse
     return problem(422, code, detail, problems[:20])
 
 
-def _told(item: Mapping[str, Any]) -> str:
-    if item["type"] == "json_invalid":  # no part of a body, but a place in its text
-        return f"expected JSON, got {item['ctx']['error']} at character {item['loc'][-1]}"
-    return str(item["msg"])
+def _item(found: Mapping[str, Any]) -> dict[str, str]:
+    """One thing that is wrong, as an entry of ``errors``."""
+    pointer, detail = _pointer(found["loc"]), str(found["msg"])
+    if found["type"] == "json_invalid":  # told with a place in the text, which is no member
+        pointer = ""
+        detail = f"expected JSON, got {found['ctx']['error']} at character {found['loc'][-1]}"
+    return {"pointer": pointer, "code": str(found["type"]).replace("_", "-"), "detail": detail}
 
 
 def _pointer(location: Sequence[int | str]) -> str:

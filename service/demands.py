@@ -180,7 +180,7 @@ def needs_second_person(
     if budget.daily_share is None:
         return False
     ever = len(resolution.labels) + before
-    if ever <= budget.daily_share * max(ledger.training_size(model), 1):
+    if ever <= budget.daily_share * max(model.training_size, 1):
         return False  # nobody need count what came today
     request = tables.ForgetRequest
     today = session.scalar(
@@ -243,7 +243,7 @@ def preview(session: orm.Session, demand: Demand) -> Preview:
         ).all()
     )
     fresh = {key: label for key, label in resolution.labels.items() if key not in states}
-    size = ledger.training_size(model)
+    size = model.training_size
     fresh_concepts = _not_named_yet(session, model, resolution.concepts)
     named = resolution.by_concept & fresh.keys()
     kinds = tuple(parts.of(session, model, fresh, fresh_concepts, named))
@@ -273,7 +273,7 @@ def _share_with(
     limit: float,
 ) -> float:
     """The share of the training set that this and so many others come to."""
-    size = max(ledger.training_size(model), 1)
+    size = max(model.training_size, 1)
     share = (len(resolution.labels) + others) / size
     if share > limit:  # unless some were named before: then they are counted twice
         share -= len(erasures.among(session, model, list(resolution.labels))) / size

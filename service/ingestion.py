@@ -21,7 +21,6 @@ from salun_core import encoded, specs
 from salun_core import errors as core_errors
 from service import datasets, errors, storage, tables, tombstones
 
-ROWS_AT_A_TIME = 512
 MAX_ERRORS = 20
 MAX_CLASSES = 1_000_000
 _NAMED = "1 to 256 characters, none of them a control character"
@@ -65,7 +64,7 @@ def ingest(session: orm.Session, dataset: tables.Dataset, progress: Progress) ->
         copy.set_types(["text", "text", "int4", "text", "text", "bytea", "int4", "int4", "int4"])
         for row in _rows(files, tally):
             copy.write_row(row)
-            if tally.rows % ROWS_AT_A_TIME == 0:
+            if tally.rows % storage.ROWS_AT_A_TIME == 0:
                 progress(tally.rows, total)
     tally.problems += _duplicates(session)
     tally.problems += _returning(session, files)
@@ -111,7 +110,9 @@ def _rows(files: Sequence[pq.ParquetFile], tally: _Tally) -> Iterator[tuple[Any,
         columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
         for row_group in range(file.num_row_groups):
             row_index = 0
-            for batch in file.iter_batches(ROWS_AT_A_TIME, row_groups=[row_group], columns=columns):
+            for batch in file.iter_batches(
+                storage.ROWS_AT_A_TIME, row_groups=[row_group], columns=columns
+            ):
                 for row in batch.to_pylist():
                     pointer = f"/files/{file_index}/rows/{tally.rows - first}"
                     checked = _checked(row, pointer, tally)

@@ -74,14 +74,6 @@ def resolve(
     )
 
 
-def training_size(model: tables.Model) -> int:
-    """How many training samples there were when the model was registered.
-
-    What was deleted since it has erased: that counts on both sides.
-    """
-    return model.training_size
-
-
 def _samples(
     session: orm.Session, model: tables.Model, target: specs.SampleTarget, pointer: str
 ) -> tuple[dict[str, int | None], list[errors.Problem]]:

@@ -156,7 +156,7 @@ def _make(session: orm.Session, batch: tables.Batch) -> plans.Plan:
         if batch.parent_id is None:  # see _about_to_be_served
             withheld_ids += set(named) - set(forget_ids)
     withheld_ids.sort()
-    left = ledger.training_size(model) - len(forget_ids) - len(previous_ids)
+    left = model.training_size - len(forget_ids) - len(previous_ids)
     composed = composing.decide(session, model)
     excluded = erasures.forgotten_labels(session, model)
     anew = []

@@ -23,7 +23,6 @@ _PLACES = sa.text(
     "WHERE s.dataset_id = :dataset AND s.sample_id = p.sample_id"
 )
 
-_ROWS_AT_A_TIME = 512
 _LISTS = {
     pa.types.is_list: pa.list_,
     pa.types.is_large_list: pa.large_list,
@@ -93,7 +92,7 @@ def without(path: Path, doomed: dict[int, set[int]]) -> storage.Stored:
         with pq.ParquetWriter(target, schema) as writer:
             for row_group in range(source.num_row_groups):
                 # In batches: one array holds less than 2 GiB of pictures.
-                batches = source.iter_batches(_ROWS_AT_A_TIME, row_groups=[row_group])
+                batches = source.iter_batches(storage.ROWS_AT_A_TIME, row_groups=[row_group])
                 table = pa.Table.from_batches(batches, source.schema_arrow)
                 gone = doomed.get(row_group, set())
                 if gone:

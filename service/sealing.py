@@ -19,7 +19,6 @@ from service import (
     batches,
     database,
     jobs,
-    ledger,
     members,
     models,
     pace,
@@ -98,7 +97,7 @@ def _seal_due_of(session: orm.Session, model: tables.Model) -> int:
     now = database.now(session)
     ahead = pace.jobs_ahead(session, model.id)
     each = pace.typical_job_seconds(session, model.id)
-    size = max(1, ledger.training_size(model))
+    size = max(1, model.training_size)
     window = datetime.timedelta(seconds=policy.window_seconds())
     sealed = 0
     for batch, due_at, requests, samples in session.execute(_filled(model)).all():

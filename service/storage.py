@@ -19,6 +19,7 @@ from pathlib import Path
 from service import errors, settings
 
 CHUNK_BYTES = 2**20
+ROWS_AT_A_TIME = 512  # of a Parquet file
 # What is entered with a digest while its file comes into the store, so that the database knows.
 Arriving = Callable[[str], contextlib.AbstractContextManager[object]]
 

@@ -195,7 +195,9 @@ class Model(Base):
     dataset: orm.Mapped[Dataset] = orm.relationship()
     policy: orm.Mapped[dict[str, Any]]
     head: orm.Mapped[int | None]  # the version that the next job starts from
-    training_size: orm.Mapped[int]  # training samples of the dataset when it was registered
+    # Training samples of the dataset when it was registered. What was deleted since the model has
+    # erased, and that is counted too.
+    training_size: orm.Mapped[int]
     created_at: orm.Mapped[datetime.datetime] = _created()
 
 

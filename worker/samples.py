@@ -11,8 +11,6 @@ import sqlalchemy as sa
 
 from service import database, datasets, storage, tables
 
-_ROWS_AT_A_TIME = 512
-
 
 @dataclass(frozen=True, slots=True)
 class Located:
@@ -52,7 +50,7 @@ def contents(listed: Listing) -> Iterator[bytes]:
             wanted = collections.deque(in_group)
             start = 0
             for batch in file.iter_batches(
-                _ROWS_AT_A_TIME, row_groups=[row_group], columns=["image"]
+                storage.ROWS_AT_A_TIME, row_groups=[row_group], columns=["image"]
             ):
                 encoded = batch.column("image").field("bytes")
                 while wanted and wanted[0].row_index < start + batch.num_rows:

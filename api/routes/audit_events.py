@@ -6,12 +6,13 @@ import fastapi
 
 from api import auth
 from api.schemas import audit_events as schemas
+from api.schemas import base
 from service import audit_trail, database
 
 router = fastapi.APIRouter(prefix="/v1/audit-events", tags=["audit events"])
 MAX_PAGE = 1000
 
-Filter = Annotated[str | None, fastapi.Query(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
+Filter = Annotated[str | None, fastapi.Query(min_length=1, max_length=128, pattern=base.NO_NUL)]
 
 
 @router.get("", response_model=schemas.AuditEventPage)

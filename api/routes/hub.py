@@ -19,7 +19,7 @@ from service import aliases, api_keys, models, tables, versions
 from service import errors as refusals
 
 router = fastapi.APIRouter(tags=["hub read protocol"])
-Revision = Annotated[str, fastapi.Path(min_length=1, max_length=96, pattern=r"^[^\x00]+$")]
+Revision = Annotated[str, fastapi.Path(min_length=1, max_length=96, pattern=base.NO_NUL)]
 
 
 class HubError(Exception):

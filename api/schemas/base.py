@@ -7,6 +7,7 @@ import pydantic
 
 from service import deadlines
 
+NO_NUL = r"^[^\x00]+$"  # the database cannot hold it
 Name = Annotated[
     str,
     pydantic.Field(
