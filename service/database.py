@@ -96,6 +96,16 @@ def now(session: orm.Session) -> datetime.datetime:
     return moment
 
 
+def gone_a_lease_later() -> sa.Function[str]:
+    """Selected in a transaction, lets it end when its process says nothing for a lease.
+
+    Who is frozen in it holds what it locked, a job's row or what its successor brings into the
+    store, and nobody could overtake it for as long as it sleeps.
+    """
+    patience = f"{settings.load().lease_seconds}s"
+    return sa.func.set_config("idle_in_transaction_session_timeout", patience, sa.true())
+
+
 @contextlib.contextmanager
 def transaction() -> Iterator[orm.Session]:
     """A session that commits when the block ends and rolls back when it raises."""

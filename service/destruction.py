@@ -66,12 +66,14 @@ def arriving(digest: str) -> Iterator[orm.Session]:
 
     Its row is committed before: who dies in the block, or before anything refers to the content,
     leaves no file that the database does not know of. And its row is held in the block, by the
-    transaction that is given: nobody destroys what is just coming.
+    transaction that is given: nobody destroys what is just coming. The block has to be short, for
+    who is silent in it for a lease does not keep others from bringing the same.
     """
-    content = tables.Content
-    found = sa.select(content.digest).where(content.digest == digest)
+    content, patience = tables.Content, database.gone_a_lease_later()
+    found = sa.select(content.digest, patience).where(content.digest == digest)
     while True:
         with database.transaction() as session:
+            session.execute(sa.select(patience))
             _note(session, digest)
         with database.transaction() as session:
             if session.scalar(found.with_for_update(key_share=True)) is None:

@@ -176,19 +176,9 @@ def _claim_statement(queue_name: str, owner: str) -> sa.Update:
             job.attempts,
             job.max_attempts,
             job.inputs,
-            _gone_a_lease_later(),
+            database.gone_a_lease_later(),
         )
     )
-
-
-def _gone_a_lease_later() -> sa.Function[str]:
-    """Let this transaction end when its process says nothing for a lease.
-
-    Who is frozen in it holds what it locked, the job's row among others, and nobody could overtake
-    it for as long as it sleeps.
-    """
-    patience = f"{settings.load().lease_seconds}s"
-    return sa.func.set_config("idle_in_transaction_session_timeout", patience, sa.true())
 
 
 def _lease_end() -> sa.ColumnElement[datetime.datetime]:
@@ -225,7 +215,7 @@ def heartbeat(claimed: Claim, progress: Progress) -> bool:
                 total_steps=progress.total_steps,
                 eta_seconds=progress.eta_seconds,
             )
-            .returning(tables.Job.cancel_requested, _gone_a_lease_later())
+            .returning(tables.Job.cancel_requested, database.gone_a_lease_later())
         ).scalar_one_or_none()
         if cancel is None:
             raise errors.LeaseLost
@@ -240,7 +230,7 @@ def hold(session: orm.Session, claimed: Claim, *, slow: bool = False) -> tables.
     Between its statements no lease may go by, or it ends there and nothing of it stays; but for one
     that is ``slow``, since it writes large files.
     """
-    held = sa.select(tables.Job, sa.null() if slow else _gone_a_lease_later())
+    held = sa.select(tables.Job, sa.null() if slow else database.gone_a_lease_later())
     row = session.execute(held.where(*_mine(claimed)).with_for_update()).one_or_none()
     if row is None:
         raise errors.LeaseLost
@@ -250,7 +240,7 @@ def hold(session: orm.Session, claimed: Claim, *, slow: bool = False) -> tables.
 
 def check(session: orm.Session, claimed: Claim) -> None:
     """The same without a lock: for who holds another that overtaken runs wait for."""
-    good = sa.select(_gone_a_lease_later()).where(*_mine(claimed))
+    good = sa.select(database.gone_a_lease_later()).where(*_mine(claimed))
     if session.scalar(good) is None:
         raise errors.LeaseLost
 

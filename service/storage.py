@@ -94,12 +94,15 @@ class Incoming:
             detail = f"got content with sha256 {self.digest}, expected {digest}"
             raise errors.Invalid("digest-mismatch", detail)
 
-    def commit(self) -> Stored:
-        """Make it visible; within ``destruction.arriving``."""
-        digest = self.digest
+    def settle(self) -> None:
+        """Wait until all of it is on the disk: what takes long of a commit, so before one."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+
+    def commit(self) -> Stored:
+        """Make it visible once it is settled; within ``destruction.arriving``."""
+        digest = self.digest
         target = path_of(digest)
         target.parent.mkdir(exist_ok=True)
         self.path.replace(target)
@@ -127,6 +130,7 @@ def put(chunks: Iterable[bytes], arriving: Arriving) -> Stored:
     with incoming() as writer:
         for chunk in chunks:
             writer.write(chunk)
+        writer.settle()
         with arriving(writer.digest):
             return writer.commit()
 

@@ -32,6 +32,10 @@ DEATHS = {
     "after the report": (*_TOLD, "NEW.stage = 'publishing'"),
     "in the publication": ("job", "UPDATE", "NEW.status = 'succeeded'"),
 }  # fmt: skip
+PLACES = DEATHS | {
+    "in a heartbeat": ("job", "UPDATE", "NEW.step >= 10 AND OLD.step < NEW.step"),
+    "as a file comes into the store": ("content", "INSERT", "true"),
+}
 _QUICK = {"before a later checkpoint", "in the publication"}
 _WITH_ITS_PARENT = {"before the mask", "in the publication"}
 
@@ -122,16 +126,17 @@ def test_a_frozen_worker_is_overtaken_and_publishes_nothing(faulted: Faulted) ->
     "where",
     [
         pytest.param("in a heartbeat", marks=pytest.mark.faults_full),
+        pytest.param("as a file comes into the store", marks=pytest.mark.faults_full),
         "before a later checkpoint",
         "in the publication",
     ],
 )
 def test_a_worker_frozen_in_a_transaction_is_overtaken_too(faulted: Faulted, where: str) -> None:
-    """It holds the job's row, which nobody could claim for as long as it sleeps."""
+    """It holds the job's row, which nobody could claim for as long as it sleeps, or the row of what
+    its successor will bring into the store too.
+    """
     model = faulted.model()
-    beat = ("job", "UPDATE", "NEW.status = 'running' AND NEW.step >= 10 AND OLD.step < NEW.step")
-    at = DEATHS.get(where, beat)
-    with breakpoints.at(faulted.api.running.database_url, *at) as place:
+    with breakpoints.at(faulted.api.running.database_url, *PLACES[where]) as place:
         request = faulted.submit(model)
         place.reached()
         with frozen(faulted.worker_of(request)[1]):
