@@ -34,7 +34,7 @@ up: $(STAMP) ## run the service in the foreground (PORT, SALUN_DATA_DIR); Ctrl-C
 test: $(STAMP) ## run the whole suite on real servers
 	@$(BIN)/python -m pytest
 
-test-faults: $(STAMP) ## inject every fault into real processes (two stacks, twelve minutes)
+test-faults: $(STAMP) ## inject every fault into real processes (two stacks, 7 to 12 minutes)
 	@$(BIN)/python -m pytest -q -m '' tests/faults/test_random.py tests/faults/test_workers.py \
 	  tests/faults/test_computations.py tests/service/test_cancel_races.py \
 	  tests/worker/test_splitting.py & first=$$!; \
