@@ -206,8 +206,10 @@ def version(session: orm.Session, owner: tables.Model, row: tables.Version) -> r
             "job_id": row.job_id,
             "created_at": row.created_at,
             "published_at": row.published_at,
+            "superseded_at": row.superseded_at,
             "revoked_at": row.revoked_at,
             "revoke_reason": row.revoke_reason,
+            "purged_at": row.purged_at,
         }
     )
 

@@ -52,6 +52,14 @@ def summarise(
     return Figure(name, unit, target, met, median, min(values), max(values), len(values))
 
 
+def spread(values: Sequence[float], digits: int) -> str:
+    """``mean ± sd``, or what there is of it."""
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
 def parser(module: str, doc: str | None) -> argparse.ArgumentParser:
     """A command line with the options that all benchmarks have."""
     made = argparse.ArgumentParser(

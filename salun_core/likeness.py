@@ -36,7 +36,7 @@ class Outputs:
     groups: torch.Tensor | None = None
 
     def select(self, rows: torch.Tensor) -> "Outputs":
-        """The samples where the bool (N,) is true."""
+        """The samples where the bool (N,) is true, or at these positions, int64 (n,)."""
         return Outputs(
             self.before[rows],
             self.after[rows],

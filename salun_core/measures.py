@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch.nn import functional
 
-from salun_core import crossfit, errors, extremes, likeness, specs
+from salun_core import crossfit, errors, extremes, grouping, likeness, specs
 from salun_core.metrics import accuracy, membership
 
 _GAP_METRICS = ("unlearning_accuracy", "retain_accuracy", "test_accuracy", "mia_efficacy")
@@ -103,8 +103,9 @@ def erased_before(
     """
     sides = _Sides.of(never_saw)
     errors_of: list[specs.Measurement] = []
-    for label in sorted(set(previous.labels.tolist()) & set(gone)):
-        own = previous.select(previous.labels == label)
+    members = grouping.rows_by_label(previous.labels)
+    for label in sorted(members.keys() & set(gone)):
+        own = previous.select(members[label])
         errors_of.append(
             specs.Measurement(
                 value=1.0 - accuracy.accuracy(own.after, own.labels),
@@ -273,8 +274,8 @@ def _max_class_drop(retain: likeness.Outputs, test: likeness.Outputs) -> specs.M
     drops: dict[str, dict[str, float]] = {"retain": {}, "test": {}}
     every = []
     for split, outputs in (("retain", retain), ("test", test)):
-        for label in torch.unique(outputs.labels).tolist():
-            own = outputs.select(outputs.labels == label)
+        for label, rows in grouping.rows_by_label(outputs.labels).items():
+            own = outputs.select(rows)
             drop, error = accuracy.paired_drop(
                 accuracy.correct(own.before, own.labels), accuracy.correct(own.after, own.labels)
             )
@@ -353,11 +354,10 @@ def _groups(samples: likeness.Outputs) -> list[tuple[dict[str, object], likeness
         return []
     found: list[tuple[dict[str, object], likeness.Outputs]] = [({}, samples)]
     if samples.groups is not None:
-        groups, counts = torch.unique(samples.groups, return_counts=True)
-        large = groups[(counts >= crossfit.LEAST) & (counts < len(samples.labels))]
         found += [
-            ({"erased_by": group}, samples.select(samples.groups == group))
-            for group in large.tolist()
+            ({"erased_by": group}, samples.select(rows))
+            for group, rows in grouping.rows_by_label(samples.groups).items()
+            if crossfit.LEAST <= len(rows) < len(samples.labels)
         ]
     return found
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from salun_core import images
+from salun_core import grouping, images
 
 # Samples of each class to be matched that a holdout set needs to serve alone. Targets taken from m
 # samples of a class are off by an AUC of √(1/12m) (one standard error, see "How much unseen data
@@ -65,5 +65,7 @@ def choose(
 
 
 def _least(image_set: images.ImageSet, labels: torch.Tensor) -> int | None:
-    counts = [int((image_set.labels == label).sum()) for label in torch.unique(labels).tolist()]
-    return min(counts, default=None)
+    members = grouping.rows_by_label(image_set.labels)
+    return min(
+        (len(members.get(label, ())) for label in torch.unique(labels).tolist()), default=None
+    )

@@ -142,8 +142,10 @@ class VersionOut(base.Output):
     job_id: uuid.UUID | None
     created_at: datetime.datetime
     published_at: datetime.datetime | None
+    superseded_at: datetime.datetime | None
     revoked_at: datetime.datetime | None
     revoke_reason: str | None
+    purged_at: datetime.datetime | None
 
 
 class VersionsOut(base.Output):

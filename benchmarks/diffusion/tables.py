@@ -4,6 +4,7 @@ import collections
 import statistics
 from collections.abc import Sequence
 
+from benchmarks import figures
 from benchmarks.diffusion import rivals, runs
 
 _COLUMNS = {
@@ -49,7 +50,9 @@ def _original(found: Sequence[runs.Row], shown: Sequence[str], further: Sequence
     for row in found:
         for key, value in row["original"].items():
             before[key].append(value)
-    return _line(["original", *(_spread(before[key]) for key in shown), *("" for _ in further)])
+    return _line(
+        ["original", *(figures.spread(before[key], 3) for key in shown), *("" for _ in further)]
+    )
 
 
 def _of_rival(
@@ -57,16 +60,18 @@ def _of_rival(
 ) -> str:
     rival, own = rivals.RIVALS[key], [row for row in ran if "values" in row]
     seconds = [row["seconds"] for row in own]
-    cells = [_spread([row["values"][c] for row in own if c in row["values"]]) for c in shown]
+    cells = [
+        figures.spread([row["values"][c] for row in own if c in row["values"]], 3) for c in shown
+    ]
     if retrained:
         whole = statistics.mean(row["seconds"] for row in retrained)
         cells += [
-            _spread([_elsewhere(row, retrained) for row in own]),
-            _spread(seconds, 0),
-            _spread([own / whole for own in seconds]),
+            figures.spread([_elsewhere(row, retrained) for row in own], 3),
+            figures.spread(seconds, 0),
+            figures.spread([own / whole for own in seconds], 3),
         ]
     else:
-        cells.append(_spread(seconds, 0))
+        cells.append(figures.spread(seconds, 0))
     notes = [rivals.shown(ran[0]["setting"])] if len(rival.tried) > 1 else []
     notes += [f"{len(ran) - len(own)} diverged"] if len(ran) > len(own) else []
     note = f" ({'; '.join(notes)})" if notes else ""
@@ -84,10 +89,3 @@ def _elsewhere(row: runs.Row, retrained: Sequence[runs.Row]) -> float:
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def _spread(values: Sequence[float], digits: int = 3) -> str:
-    if not values:
-        return ""
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean

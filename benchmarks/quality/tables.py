@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib import figure, ticker
 
+from benchmarks import figures
 from benchmarks.quality import scenarios
 
 _COLUMNS = ("UA", "RA", "TA", "MIA", "AUC", "resurfacing")
@@ -55,10 +56,10 @@ def _table(name: scenarios.Name, rows: _Rows) -> str:
     for title, own in _by_net(rows).items():
         values = [row["values"] for row in own]
         cells = [
-            _spread([100 * row["gap"] for row in own], 2),
-            *(_spread(_shown(values, key)) for key in columns),
-            _spread([row["seconds"] for row in own]),
-            _spread([row["cost"] for row in own], 2),
+            figures.spread([100 * row["gap"] for row in own], 2),
+            *(figures.spread(_shown(values, key), 1) for key in columns),
+            figures.spread([row["seconds"] for row in own], 1),
+            figures.spread([row["cost"] for row in own], 2),
         ]
         count = "" if len(own) == seeds else f" (n = {len(own)})"
         lines.append(f"| {title}{count} | " + " | ".join(cells) + " |")
@@ -76,13 +77,6 @@ def _by_net(rows: _Rows) -> dict[str, list[Mapping[str, Any]]]:
     for row in rows:
         found[row["net"]].append(row)
     return found
-
-
-def _spread(values: Sequence[float], digits: int = 1) -> str:
-    if not values:
-        return ""
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def _plot(path: Path, rows: _Rows) -> None:

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from salun_core import errors
+from salun_core import errors, grouping
 
 
 def correct(predicted: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -38,7 +38,9 @@ def accuracy(predicted: torch.Tensor, labels: torch.Tensor) -> float:
 def per_class_accuracy(predicted: torch.Tensor, labels: torch.Tensor) -> dict[int, float]:
     """Accuracy of every class that has a sample, by class number."""
     hits = correct(predicted, labels).double()
-    return {label: hits[labels == label].mean().item() for label in torch.unique(labels).tolist()}
+    return {
+        label: hits[rows].mean().item() for label, rows in grouping.rows_by_label(labels).items()
+    }
 
 
 def weighted_accuracy(

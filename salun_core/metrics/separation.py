@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from salun_core import errors
+from salun_core import errors, grouping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +52,10 @@ def class_matched_weights(
         )
     weights = shared / shared.sum()
     reference = torch.zeros(len(reference_labels), dtype=torch.float64)
-    for label in torch.unique(labels[shared.bool()]).tolist():
-        members = reference_labels == label
-        reference[members] = weights[labels == label].sum() / members.sum()
+    members = grouping.rows_by_label(labels)
+    for label, rows in grouping.rows_by_label(reference_labels).items():
+        if label in members:
+            reference[rows] = weights[members[label]].sum() / len(rows)
     return weights, reference
 
 

@@ -1,6 +1,7 @@
 """What every method takes and gives."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,6 +52,11 @@ class EpochLosses:
 
     retain: float | None
     forget: float | None
+
+    @classmethod
+    def of(cls, retain: float, forget: float) -> "EpochLosses":
+        """Of means that are NaN where there is none."""
+        return cls(*(None if math.isnan(mean) else mean for mean in (retain, forget)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from salun_core import confidence, errors, inference
+from salun_core import confidence, errors, grouping, inference
 from salun_core.metrics import separation
 
 # Beyond these a target says nothing more: a share of 6e-6 or of 1 − 8e-7.
@@ -87,8 +87,8 @@ class Matched:
                 "of a class at least to cross-fit with"
             )
         self._labels, self._holdout_labels = erased_labels, holdout_labels
-        self._strata = _Strata(erased_labels, folds[0])
-        self._holdout_strata = _Strata(holdout_labels, folds[1])
+        self._strata = _Strata.of(erased_labels, folds[0])
+        self._holdout_strata = _Strata.of(holdout_labels, folds[1])
         others = confidence.without_classes(erased_logits, refused)
         others = others.scatter(1, erased_labels.unsqueeze(1), float("-inf"))
         self._others = torch.softmax(others, dim=1)  # (N, K), 0 at the true class
@@ -171,25 +171,31 @@ class Redistributed:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Strata:
-    """What is matched with what: samples of one class in one fold; int64 (N,) each."""
+    """What is matched with what: samples of one class in one fold.
 
-    labels: torch.Tensor
+    Attributes:
+        folds: int64 (N,).
+        rows: of every label and fold that occur together, int64 (n,).
+    """
+
     folds: torch.Tensor
+    rows: dict[tuple[int, int], torch.Tensor]
 
-    def kinds(self) -> list[tuple[int, int]]:
-        """The pairs of label and fold that occur, sorted."""
-        return sorted(set(zip(self.labels.tolist(), self.folds.tolist(), strict=True)))
-
-    def members(self, label: int, fold: int) -> torch.Tensor:
-        """bool (N,)."""
-        return (self.labels == label) & (self.folds == fold)
+    @classmethod
+    def of(cls, labels: torch.Tensor, folds: torch.Tensor) -> "_Strata":
+        """Of samples with these labels and folds, int64 (N,) each."""
+        rows = {
+            (label, fold): members[own]
+            for label, members in grouping.rows_by_label(labels).items()
+            for fold, own in grouping.rows_by_label(folds[members]).items()
+        }
+        return cls(folds, rows)
 
 
 def _quantile_ranks(scores: torch.Tensor, strata: _Strata) -> torch.Tensor:
     """(i + ½)/n for the sample of rank i among the n of its stratum; float64 (N,)."""
     ranks = torch.empty(len(scores), dtype=torch.float64)
-    for kind in strata.kinds():
-        members = strata.members(*kind).nonzero().flatten()
+    for members in strata.rows.values():
         order = scores[members].argsort(stable=True)
         ranks[members[order]] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(
             members
@@ -202,10 +208,9 @@ def _quantiles(
 ) -> torch.Tensor:
     """For every sample the quantile of its stratum's scores at its rank; float32 (N,)."""
     found = torch.empty(len(ranks), dtype=torch.float32)
-    for label, fold in strata.kinds():
-        members = strata.members(label, fold)
-        pool = scores[score_strata.members(label, fold)]
-        pool = pool if len(pool) else scores[score_strata.folds == fold]
+    for (label, fold), members in strata.rows.items():
+        alike = score_strata.rows.get((label, fold), score_strata.folds == fold)
+        pool = scores[alike]
         values = np.quantile(pool.double().numpy(), ranks[members].numpy(), method="hazen")
         found[members] = torch.from_numpy(values).float()
     return found

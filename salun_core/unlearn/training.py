@@ -151,7 +151,7 @@ class Training:
         self.net.eval()
         return contract.UnlearnResult(
             steps=self.steps,
-            losses=tuple(contract.EpochLosses(_known(r), _known(f)) for r, f in self._losses),
+            losses=tuple(contract.EpochLosses.of(*means) for means in self._losses),
             changed_buffers=changed_buffers,
             detail={"learning_rate": self.spec.learning_rate, **(detail or {})},
         )
@@ -211,7 +211,3 @@ def _one_part(
 
 def _part(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -44,11 +44,12 @@ def test_a_manifest_lists_digests_and_hashes_to_the_pointer(
             file["digest"],
             file["size"],
         )
-    states = {
-        item["version"]: item["state"]
-        for item in api.http.get(f"/v1/models/{forgotten}/versions").json()["items"]
-    }
+    listed = api.http.get(f"/v1/models/{forgotten}/versions").json()["items"]
+    states = {item["version"]: item["state"] for item in listed}
     assert states == {1: "superseded", 2: "published"}
+    left_behind = {item["version"]: item["superseded_at"] is not None for item in listed}
+    assert left_behind == {1: True, 2: False}
+    assert [item["purged_at"] for item in listed] == [None, None]
     report = api.http.get(f"/v1/models/{forgotten}/versions/2/report").json()
     assert report["verdict"]["passed"] is True
     path = f"/v1/models/{forgotten}/versions/2/manifest"

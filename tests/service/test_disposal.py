@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from api import bodies
+from api import bodies, presenting
 from api.schemas import forget_requests as schemas
 from benchmarks import bare_models
 from salun_core import specs
@@ -611,7 +611,9 @@ def test_superseded_versions_are_revoked_then_purged(caller: api_keys.Caller, mo
         first = versions.by_number(session, row, 1)
         with pytest.raises(errors.Gone):
             versions.refuse_revoked(row, first)
+        shown = presenting.version(session, row, first)
     assert states == {1: "purged", 2: "published"}
+    assert (shown.purged_at is not None, shown.files) == (True, [])
     assert entry.detail["left"] == []
     assert entry.detail["files_in_store"] == len(storage.listing())
 

@@ -100,8 +100,4 @@ def _resume(
 def _curve(history: torch.Tensor, every: int) -> tuple[contract.EpochLosses, ...]:
     """Mean losses of each eighth of the run."""
     parts = [chunk.nanmean(0).tolist() for chunk in history.split(every)]  # type: ignore[no-untyped-call]
-    return tuple(contract.EpochLosses(_known(retain), _known(forget)) for retain, forget in parts)
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return tuple(contract.EpochLosses.of(*means) for means in parts)
