@@ -6,7 +6,7 @@ Free of torch, so that the HTTP side can use them. All shares and rates are frac
 import re
 import statistics
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
@@ -44,6 +44,10 @@ class Spec(pydantic.BaseModel):
     """Base: immutable, unknown keys refused, NaN and infinity refused."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __deepcopy__(self, _: dict[int, Any] | None = None) -> Self:
+        """Itself, for it never changes; pydantic copies every default each time it parses."""
+        return self
 
 
 # --- what to forget -------------------------------------------------------------------------

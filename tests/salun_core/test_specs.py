@@ -154,3 +154,12 @@ def test_a_figure_that_the_method_does_not_have_is_refused(change: object, messa
 def test_a_recipe_refuses_what_cannot_be(change: dict[str, float]) -> None:
     with pytest.raises(pydantic.ValidationError):
         specs.UnlearningSpec.model_validate(change)
+
+
+def test_a_default_is_not_copied_by_every_parse() -> None:
+    """A policy is parsed by every submission and poll; copies of its gates took a quarter of it."""
+
+    class Outer(specs.Spec):
+        inner: specs.Measurement = specs.Measurement(value=1.0, n=1)
+
+    assert Outer.model_validate({}).inner is Outer().inner
