@@ -209,8 +209,8 @@ def _quantiles(
     """For every sample the quantile of its stratum's scores at its rank; float32 (N,)."""
     found = torch.empty(len(ranks), dtype=torch.float32)
     for (label, fold), members in strata.rows.items():
-        alike = score_strata.rows.get((label, fold), score_strata.folds == fold)
-        pool = scores[alike]
+        alike = score_strata.rows.get((label, fold))
+        pool = scores[score_strata.folds == fold if alike is None else alike]
         values = np.quantile(pool.double().numpy(), ranks[members].numpy(), method="hazen")
         found[members] = torch.from_numpy(values).float()
     return found
