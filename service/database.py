@@ -21,6 +21,7 @@ _NOTICE_SILENCE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
+A_DAY = 86_400.0  # seconds
 
 
 class Names(sa.types.TypeDecorator[Sequence[str]]):
@@ -96,13 +97,14 @@ def now(session: orm.Session) -> datetime.datetime:
     return moment
 
 
-def gone_a_lease_later() -> sa.Function[str]:
-    """Selected in a transaction, lets it end when its process says nothing for a lease.
+def end_if_silent(seconds: float | None = None) -> sa.Function[str]:
+    """Selected in a transaction, lets it end when its process says nothing for so long: a lease.
 
     Who is frozen in it holds what it locked, a job's row or what its successor brings into the
-    store, and nobody could overtake it for as long as it sleeps.
+    store, and nobody could overtake it for as long as it sleeps. ``A_DAY`` is for one that writes
+    or deletes files, as many and as large as they may be.
     """
-    patience = f"{settings.load().lease_seconds}s"
+    patience = f"{settings.load().lease_seconds if seconds is None else seconds}s"
     return sa.func.set_config("idle_in_transaction_session_timeout", patience, sa.true())
 
 

@@ -69,7 +69,7 @@ def arriving(digest: str) -> Iterator[orm.Session]:
     transaction that is given: nobody destroys what is just coming. The block has to be short, for
     who is silent in it for a lease does not keep others from bringing the same.
     """
-    content, patience = tables.Content, database.gone_a_lease_later()
+    content, patience = tables.Content, database.end_if_silent()
     found = sa.select(content.digest, patience).where(content.digest == digest)
     while True:
         with database.transaction() as session:
@@ -125,6 +125,7 @@ def destroy(session: orm.Session) -> int:
     Verified by listing the store: the audit entry says how many files were found in it and that
     none of the condemned was among them.
     """
+    session.execute(sa.select(database.end_if_silent(database.A_DAY)))
     candidates = session.scalars(_ready().limit(_MOST)).all()
     content = tables.Content.digest
     known = sa.select(content).where(content.in_(candidates))

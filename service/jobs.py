@@ -176,7 +176,7 @@ def _claim_statement(queue_name: str, owner: str) -> sa.Update:
             job.attempts,
             job.max_attempts,
             job.inputs,
-            database.gone_a_lease_later(),
+            database.end_if_silent(),
         )
     )
 
@@ -215,7 +215,7 @@ def heartbeat(claimed: Claim, progress: Progress) -> bool:
                 total_steps=progress.total_steps,
                 eta_seconds=progress.eta_seconds,
             )
-            .returning(tables.Job.cancel_requested, database.gone_a_lease_later())
+            .returning(tables.Job.cancel_requested, database.end_if_silent())
         ).scalar_one_or_none()
         if cancel is None:
             raise errors.LeaseLost
@@ -223,14 +223,14 @@ def heartbeat(claimed: Claim, progress: Progress) -> bool:
         return bool(cancel)
 
 
-def hold(session: orm.Session, claimed: Claim, *, slow: bool = False) -> tables.Job:
+def hold(session: orm.Session, claimed: Claim, *, patience: float | None = None) -> tables.Job:
     """The job row, locked, if the claim is still good; else :class:`errors.LeaseLost`.
 
     Everything that a run commits begins with this, so that a run that was overtaken writes nothing.
-    Between its statements no lease may go by, or it ends there and nothing of it stays; but for one
-    that is ``slow``, since it writes large files.
+    Between its statements no lease may go by, or ``patience`` in seconds, or it ends there and
+    nothing of it stays.
     """
-    held = sa.select(tables.Job, sa.null() if slow else database.gone_a_lease_later())
+    held = sa.select(tables.Job, database.end_if_silent(patience))
     row = session.execute(held.where(*_mine(claimed)).with_for_update()).one_or_none()
     if row is None:
         raise errors.LeaseLost
@@ -240,7 +240,7 @@ def hold(session: orm.Session, claimed: Claim, *, slow: bool = False) -> tables.
 
 def check(session: orm.Session, claimed: Claim) -> None:
     """The same without a lock: for who holds another that overtaken runs wait for."""
-    good = sa.select(database.gone_a_lease_later()).where(*_mine(claimed))
+    good = sa.select(database.end_if_silent()).where(*_mine(claimed))
     if session.scalar(good) is None:
         raise errors.LeaseLost
 

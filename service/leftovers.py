@@ -29,6 +29,7 @@ def clear() -> Cleared:
     job = tables.Job
     unfinished = sa.select(sa.func.min(job.started_at)).where(job.status.in_(jobs.UNFINISHED))
     with database.transaction() as session:
+        session.execute(sa.select(database.end_if_silent(database.A_DAY)))
         began = session.scalar(unfinished)
         contents = destruction.condemn_unused(session, datetime.timedelta(seconds=grace))
         if contents:

@@ -12,7 +12,7 @@ def run(lease: leases.Lease) -> None:
     claimed = lease.claimed
     lease.enter("disposing")
     with database.transaction() as session:
-        job = jobs.hold(session, claimed, slow=True)
+        job = jobs.hold(session, claimed, patience=database.A_DAY)
         model = session.get_one(tables.Model, claimed.subject_id)
         disposal.move_left_aliases(session, model)
         disposal.revoke_superseded(session, model)

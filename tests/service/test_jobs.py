@@ -67,8 +67,11 @@ def test_who_is_frozen_in_a_transaction_loses_the_job_a_lease_later(
         jobs.hold(session, claimed)
         assert milliseconds_of_silence(session) == lease
     with database.transaction() as session:
-        jobs.hold(session, claimed, slow=True)
-        assert milliseconds_of_silence(session) == 0
+        jobs.hold(session, claimed, patience=database.A_DAY)
+        assert milliseconds_of_silence(session) == 1000 * database.A_DAY
+    with database.transaction() as session:
+        destruction.destroy(session)
+        assert milliseconds_of_silence(session) == 1000 * database.A_DAY
 
 
 def test_of_many_claimers_exactly_one_wins() -> None:
