@@ -69,11 +69,6 @@ class Incoming:
         self._file = os.fdopen(handle, "wb")
         self.path = Path(name)
 
-    @property
-    def size(self) -> int:
-        """Bytes so far."""
-        return self._size
-
     def write(self, chunk: bytes) -> None:
         """Append; raises :class:`errors.Invalid` (``body-too-large``) over the limit."""
         self._size += len(chunk)
@@ -94,20 +89,19 @@ class Incoming:
             detail = f"got content with sha256 {self.digest}, expected {digest}"
             raise errors.Invalid("digest-mismatch", detail)
 
-    def settle(self) -> None:
-        """Wait until all of it is on the disk: what takes long of a commit, so before one."""
+    def settle(self) -> Stored:
+        """Wait until all of it is on the disk, which may take long, and say what will come."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+        return Stored(self.digest, self._size)
 
-    def commit(self) -> Stored:
-        """Make it visible once it is settled; within ``destruction.arriving``."""
-        digest = self.digest
-        target = path_of(digest)
+    def commit(self, stored: Stored) -> None:
+        """Make visible what was settled; within ``destruction.arriving``."""
+        target = path_of(stored.digest)
         target.parent.mkdir(exist_ok=True)
         self.path.replace(target)
         _sync_folder(target.parent)
-        return Stored(digest, self._size)
 
     def discard(self) -> None:
         """Forget what was written."""
@@ -130,9 +124,10 @@ def put(chunks: Iterable[bytes], arriving: Arriving) -> Stored:
     with incoming() as writer:
         for chunk in chunks:
             writer.write(chunk)
-        writer.settle()
-        with arriving(writer.digest):
-            return writer.commit()
+        stored = writer.settle()
+        with arriving(stored.digest):
+            writer.commit(stored)
+        return stored
 
 
 def put_file(path: Path, arriving: Arriving) -> Stored:

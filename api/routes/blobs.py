@@ -115,7 +115,8 @@ def file_response(
 def _keep(writer: storage.Incoming, digest: str) -> storage.Stored:
     """Make the content visible; what was condemned and is sent again is wanted again."""
     writer.require(digest)
-    writer.settle()
+    stored = writer.settle()
     with destruction.arriving(digest) as session:
-        destruction.want(session, storage.Stored(digest, writer.size))
-        return writer.commit()
+        destruction.want(session, stored)
+        writer.commit(stored)
+    return stored

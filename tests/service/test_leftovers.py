@@ -126,7 +126,7 @@ def test_what_was_made_by_who_died_then_goes_after_a_day() -> None:
 def test_who_dies_between_row_and_file_leaves_nothing(
     put: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(_: storage.Incoming) -> storage.Stored:
+    def killed(_: storage.Incoming, __: storage.Stored) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -382,13 +382,13 @@ def test_what_is_coming_is_left(
     grow_old()
     commit = storage.Incoming.commit
 
-    def beside_a_sweep(writer: storage.Incoming) -> storage.Stored:
+    def beside_a_sweep(writer: storage.Incoming, stored: storage.Stored) -> None:
         with database.transaction() as session:
             destruction.condemn(session, ["ab" * 32])
         with concurrent.futures.ThreadPoolExecutor() as pool:
             assert pool.submit(leftovers.clear).result(20).contents == 0
             assert pool.submit(destroyed).result(20) == 1  # the other
-        return commit(writer)
+        commit(writer, stored)
 
     monkeypatch.setattr(storage.Incoming, "commit", beside_a_sweep)
     assert put(b"wanted again") == digest
